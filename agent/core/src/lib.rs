@@ -1,0 +1,1 @@
+//! The brain of the node agent: pure decisions, no I/O.

@@ -1,0 +1,3 @@
+//! The DaemonSet program: turns facts about virtual clusters into cgroups and eBPF, and measures them.
+
+fn main() {}

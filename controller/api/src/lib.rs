@@ -1,0 +1,1 @@
+//! The objects that users write, and their conversion into validated core values.

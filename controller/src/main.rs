@@ -1,0 +1,3 @@
+//! The tenancy controller: streams facts to agents, keeps the usage ledger.
+
+fn main() {}

@@ -1,0 +1,57 @@
+//! Layouts and the one pure decision that the kernel programs and the agent share.
+//!
+//! Every map key and value is `repr(C)` with explicit padding, holds plain integers only
+//! (no `bool`, enum or `Option`), and has its size asserted at compile time. A change of any
+//! layout, map or meaning raises [`ABI_VERSION`]; pins live in a directory of that version.
+#![no_std]
+
+mod layout;
+mod verdict;
+
+pub use layout::{
+    Address, AllowKey, CONNECT_KINDS, Cell, Config, ConnectCell, Counters, FarEnd, Member, Prefix,
+};
+pub use verdict::{
+    CLASSES, Class, DIRECTIONS, Direction, MODE_ENFORCE, MODE_OBSERVE, MODE_OFF, OUTCOMES, Outcome,
+    Verdict, classify, decide,
+};
+
+/// The version of everything in this crate, checked when the agent loads an object and when it
+/// takes over pins.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of maps as the object, the pins and the agent know them.
+pub mod maps {
+    /// `Array<Config>`, one entry.
+    pub const CONFIG: &str = "CONFIG";
+    /// `HashMap<u64 cgroup id, Member>`: which cgroup is which virtual cluster.
+    pub const MEMBERS: &str = "MEMBERS";
+    /// `HashMap<Address, FarEnd>`: exact addresses.
+    pub const ADDRESSES: &str = "ADDRESSES";
+    /// `LpmTrie<Prefix, FarEnd>`: prefixes, asked only where no exact address matched.
+    pub const PREFIXES: &str = "PREFIXES";
+    /// `HashMap<AllowKey, u32>`: pairs of virtual clusters that may talk.
+    pub const ALLOWED: &str = "ALLOWED";
+    /// `PerCpuHashMap<u64 cgroup id, Counters>`: entries are made by the agent only.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Every map.
+    pub const ALL: [&str; 6] = [CONFIG, MEMBERS, ADDRESSES, PREFIXES, ALLOWED, COUNTERS];
+}
+
+/// Names of programs as the object, the pinned links and the agent know them.
+pub mod programs {
+    /// `cgroup_skb/egress`.
+    pub const EGRESS: &str = "bulkhead_egress";
+    /// `cgroup_skb/ingress`.
+    pub const INGRESS: &str = "bulkhead_ingress";
+    /// `cgroup/connect4`.
+    pub const CONNECT4: &str = "bulkhead_connect4";
+    /// `cgroup/connect6`.
+    pub const CONNECT6: &str = "bulkhead_connect6";
+    /// `cgroup/sendmsg4`.
+    pub const SENDMSG4: &str = "bulkhead_sendmsg4";
+    /// `cgroup/sendmsg6`.
+    pub const SENDMSG6: &str = "bulkhead_sendmsg6";
+    /// Every program.
+    pub const ALL: [&str; 6] = [EGRESS, INGRESS, CONNECT4, CONNECT6, SENDMSG4, SENDMSG6];
+}

@@ -1,0 +1,141 @@
+//! What a packet's far end is, and what follows from it. The kernel programs and the agent
+//! (for open connections and `explain`) run this same code.
+
+use crate::layout::FarEnd;
+
+/// Mode of a virtual cluster: nothing is judged, everything is counted.
+pub const MODE_OFF: u32 = 0;
+/// Mode of a virtual cluster: everything passes; what Enforce would deny is counted.
+pub const MODE_OBSERVE: u32 = 1;
+/// Mode of a virtual cluster: verdicts hold.
+pub const MODE_ENFORCE: u32 = 2;
+
+/// Number of directions.
+pub const DIRECTIONS: usize = 2;
+/// Number of classes.
+pub const CLASSES: usize = 6;
+/// Number of outcomes.
+pub const OUTCOMES: usize = 3;
+
+/// Direction as the virtual cluster sees it.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Direction {
+    /// Sent by a member.
+    Egress = 0,
+    /// Received by a member.
+    Ingress = 1,
+}
+
+/// What the far end is, in the order in which it is decided.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Class {
+    /// The same virtual cluster.
+    Own = 0,
+    /// A host address.
+    Node = 1,
+    /// The operator's shared list.
+    Shared = 2,
+    /// A known address of another virtual cluster.
+    Other = 3,
+    /// Inside the cluster's ranges, but not known to this node.
+    Cluster = 4,
+    /// Anywhere else.
+    Outside = 5,
+}
+
+/// How a packet is counted.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Outcome {
+    /// Passed, and would pass under Enforce.
+    Passed = 0,
+    /// Dropped.
+    Denied = 1,
+    /// Passed, but Enforce would have dropped it. Not counted under `Passed`.
+    WouldDeny = 2,
+}
+
+/// What Enforce does with a packet or call.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verdict {
+    /// Pass.
+    Pass,
+    /// Drop with no error to the sender: it may be a peer that we have not heard of yet.
+    DropSilently,
+    /// Drop, and EPERM to the sender.
+    Deny,
+}
+
+/// Decides what the far end is for a member of virtual cluster `me`.
+///
+/// `known` is the entry of the exact table, or, only where that has none, of the longest
+/// prefix.
+#[inline(always)]
+pub const fn classify(me: u32, known: Option<FarEnd>) -> Class {
+    let Some(far) = known else {
+        return Class::Outside;
+    };
+    if far.virtual_cluster != 0 && far.virtual_cluster == me {
+        Class::Own
+    } else if far.flags & FarEnd::NODE != 0 {
+        Class::Node
+    } else if far.flags & FarEnd::SHARED != 0 {
+        Class::Shared
+    } else if far.virtual_cluster != 0 {
+        Class::Other
+    } else if far.flags & FarEnd::CLUSTER != 0 {
+        Class::Cluster
+    } else {
+        Class::Outside
+    }
+}
+
+/// What Enforce does with a packet of that class; `allowed`: the pair is on the allow list
+/// (asked only for [`Class::Other`]).
+#[inline(always)]
+pub const fn decide(class: Class, allowed: bool) -> Verdict {
+    match class {
+        Class::Own | Class::Node | Class::Shared | Class::Outside => Verdict::Pass,
+        Class::Other if allowed => Verdict::Pass,
+        Class::Other => Verdict::Deny,
+        Class::Cluster => Verdict::DropSilently,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn far(virtual_cluster: u32, flags: u32) -> Option<FarEnd> {
+        Some(FarEnd { virtual_cluster, flags })
+    }
+
+    #[test]
+    fn the_order_of_classes_is_own_node_shared_other_cluster_outside() {
+        let all = FarEnd::NODE | FarEnd::SHARED | FarEnd::CLUSTER;
+        assert_eq!(classify(7, far(7, all)), Class::Own);
+        assert_eq!(classify(7, far(8, all)), Class::Node);
+        assert_eq!(classify(7, far(8, FarEnd::SHARED | FarEnd::CLUSTER)), Class::Shared);
+        assert_eq!(classify(7, far(8, FarEnd::CLUSTER)), Class::Other);
+        assert_eq!(classify(7, far(0, FarEnd::CLUSTER)), Class::Cluster);
+        assert_eq!(classify(7, far(0, 0)), Class::Outside);
+        assert_eq!(classify(7, None), Class::Outside);
+    }
+
+    #[test]
+    fn number_zero_owns_nothing() {
+        assert_eq!(classify(0, far(0, 0)), Class::Outside);
+    }
+
+    #[test]
+    fn only_other_and_unknown_are_held_back() {
+        for class in [Class::Own, Class::Node, Class::Shared, Class::Outside] {
+            assert_eq!(decide(class, false), Verdict::Pass);
+        }
+        assert_eq!(decide(Class::Other, false), Verdict::Deny);
+        assert_eq!(decide(Class::Other, true), Verdict::Pass);
+        assert_eq!(decide(Class::Cluster, true), Verdict::DropSilently);
+    }
+}

@@ -1,0 +1,1 @@
+//! What needs a real kernel, a real runtime or a real cluster.

@@ -1,0 +1,3 @@
+//! One verb, one file: build, set up, test, demo, lab.
+
+fn main() {}
