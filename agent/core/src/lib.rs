@@ -1,1 +1,29 @@
 //! The brain of the node agent: pure decisions, no I/O.
+//!
+//! Facts go into an [`Index`]; [`compile`] makes of it what this node should look like
+//! ([`Desired`]); [`plan`] compares that with what the kernel says ([`Observed`]) and gives the
+//! [`Step`]s in between. After sampling, [`account`](usage::account) turns what the kernel
+//! counted into the records that the ledger keeps, and [`judge`] says what an operator must
+//! know. Nothing here knows of files, sockets, clocks or threads.
+
+pub mod address;
+pub mod amount;
+pub mod control;
+pub mod facts;
+pub mod meter;
+pub mod name;
+pub mod observed;
+pub mod sample;
+pub mod tenant;
+pub mod usage;
+
+pub use address::AddressBlock;
+pub use amount::{Amount, BasisPoints, Bytes, NanoCores};
+pub use control::{Control, ControlValue, Controller};
+pub use facts::{Fact, FactError, Index, Snapshot};
+pub use meter::Meter;
+pub use name::{CgroupId, VirtualClusterName, VirtualClusterNumber};
+pub use observed::{Capacities, NodeFacts, Observed, ObservedCgroup, ObservedNetwork, Support};
+pub use sample::{CgroupCounters, Sample, UnixNanos, VirtualClusterSample};
+pub use tenant::{Guarantee, IoLimit, Limit, NetworkMode, NetworkPolicy, VirtualCluster};
+pub use usage::{Epoch, UsageRecord, Window};
