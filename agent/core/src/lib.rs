@@ -8,22 +8,31 @@
 
 pub mod address;
 pub mod amount;
+pub mod compile;
 pub mod control;
+pub mod desired;
 pub mod facts;
 pub mod meter;
+pub mod model;
 pub mod name;
 pub mod observed;
+pub mod plan;
 pub mod sample;
+pub mod step;
 pub mod tenant;
 pub mod usage;
 
 pub use address::AddressBlock;
 pub use amount::{Amount, BasisPoints, Bytes, NanoCores};
+pub use compile::{CompileError, compile};
 pub use control::{Control, ControlValue, Controller};
+pub use desired::{Degradation, Desired, DesiredCgroup, DesiredNetwork};
 pub use facts::{Fact, FactError, Index, Snapshot};
 pub use meter::Meter;
 pub use name::{CgroupId, VirtualClusterName, VirtualClusterNumber};
 pub use observed::{Capacities, NodeFacts, Observed, ObservedCgroup, ObservedNetwork, Support};
+pub use plan::{Plan, PlanError, plan};
 pub use sample::{CgroupCounters, Sample, UnixNanos, VirtualClusterSample};
+pub use step::Step;
 pub use tenant::{Guarantee, IoLimit, Limit, NetworkMode, NetworkPolicy, VirtualCluster};
 pub use usage::{Epoch, UsageRecord, Window};

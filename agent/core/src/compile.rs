@@ -1,0 +1,55 @@
+//! From what a node was told to what it should look like.
+
+mod controls;
+mod network;
+
+use crate::address::AddressBlock;
+use crate::desired::Desired;
+use crate::facts::Index;
+use crate::name::VirtualClusterName;
+use crate::observed::NodeFacts;
+
+pub use controls::{MAX_DEPTH, MAX_DESCENDANTS};
+
+/// Why a snapshot was refused whole; what stood before stands on.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CompileError {
+    /// Two virtual clusters claim one address.
+    #[error(
+        "virtual clusters \"{first}\" and \"{second}\" both claim addresses in {block}; take it \
+         out of one of them"
+    )]
+    OverlappingAddresses {
+        /// One of them.
+        first: VirtualClusterName,
+        /// The other.
+        second: VirtualClusterName,
+        /// The smaller of the two blocks.
+        block: AddressBlock,
+    },
+}
+
+/// Decides what the node should look like; `None` where nothing was told yet.
+///
+/// The same facts give the same result, whatever was before.
+pub fn compile(index: &Index, node: &NodeFacts) -> Result<Option<Desired>, CompileError> {
+    let Some(snapshot) = index.snapshot() else {
+        return Ok(None);
+    };
+    let mut desired = Desired {
+        generation: snapshot.generation,
+        network: network::compile(snapshot, node)?,
+        ..Desired::default()
+    };
+    for (name, virtual_cluster) in &snapshot.virtual_clusters {
+        let (cgroup, degraded) = controls::compile(virtual_cluster, node);
+        desired.cgroups.insert(name.clone(), cgroup);
+        if !degraded.is_empty() {
+            desired.degraded.insert(name.clone(), degraded);
+        }
+    }
+    Ok(Some(desired))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

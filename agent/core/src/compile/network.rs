@@ -1,0 +1,170 @@
+//! Members, addresses and allowed pairs as kernel tables.
+//!
+//! One look-up in the kernel must answer what an address is, so every entry carries what all
+//! blocks that cover it say: flags add up, and the nearest virtual cluster counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bulkhead_abi::{AllowKey, FarEnd, Member};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::CompileError;
+use crate::address::{AddressBlock, to_abi};
+use crate::desired::DesiredNetwork;
+use crate::facts::Snapshot;
+use crate::name::VirtualClusterName;
+use crate::observed::NodeFacts;
+
+/// What is said of one block itself.
+#[derive(Clone, Copy, Default)]
+struct Said<'a> {
+    owner: Option<&'a VirtualClusterName>,
+    flags: u32,
+}
+
+type Blocks<'a> = BTreeMap<AddressBlock, Said<'a>>;
+
+pub(super) fn compile(
+    snapshot: &Snapshot,
+    node: &NodeFacts,
+) -> Result<DesiredNetwork, CompileError> {
+    let blocks = collect(snapshot, node)?;
+    let lengths = lengths(&blocks);
+    let mut network = DesiredNetwork {
+        members: members(snapshot),
+        allowed: allowed(snapshot),
+        ..DesiredNetwork::default()
+    };
+    for block in blocks.keys() {
+        let said = accumulate(*block, &blocks, &lengths)?;
+        let number = said.owner.and_then(|name| snapshot.virtual_clusters.get(name));
+        let far_end = FarEnd {
+            virtual_cluster: number.map_or(0, |owner| owner.number.get()),
+            flags: said.flags,
+        };
+        match block.single() {
+            Some(address) => drop(network.addresses.insert(to_abi(address), far_end)),
+            None => drop(network.prefixes.insert(block.prefix(), far_end)),
+        }
+    }
+    Ok(network)
+}
+
+fn members(snapshot: &Snapshot) -> BTreeMap<VirtualClusterName, Member> {
+    let member = |virtual_cluster: &crate::tenant::VirtualCluster| Member {
+        virtual_cluster: virtual_cluster.number.get(),
+        mode: virtual_cluster.network.mode.to_abi(),
+    };
+    let all = snapshot.virtual_clusters.iter();
+    all.map(|(name, virtual_cluster)| (name.clone(), member(virtual_cluster))).collect()
+}
+
+/// Both directions of every pair of which one names the other; a name that is not known yet
+/// takes effect when it appears.
+fn allowed(snapshot: &Snapshot) -> BTreeSet<AllowKey> {
+    let mut allowed = BTreeSet::new();
+    for one in snapshot.virtual_clusters.values() {
+        let others = one.network.allow.iter();
+        for other in others.filter_map(|name| snapshot.virtual_clusters.get(name)) {
+            let (from, to) = (one.number.get(), other.number.get());
+            allowed.insert(AllowKey { from, to });
+            allowed.insert(AllowKey { from: to, to: from });
+        }
+    }
+    allowed
+}
+
+/// Every block that anybody names, with what is said of just it.
+fn collect<'a>(snapshot: &'a Snapshot, node: &NodeFacts) -> Result<Blocks<'a>, CompileError> {
+    let mut blocks = Blocks::new();
+    for (name, virtual_cluster) in &snapshot.virtual_clusters {
+        for block in &virtual_cluster.addresses {
+            let said = blocks.entry(*block).or_default();
+            if let Some(first) = said.owner.replace(name) {
+                return Err(overlap(first, name, *block));
+            }
+        }
+    }
+    let hosts = snapshot.node_addresses.iter().chain(&node.addresses).copied();
+    let hosts = hosts.map(AddressBlock::host).chain(host_itself());
+    // The prefix table has IPv4 inside ::/0: without this entry an IPv6 prefix as wide as that
+    // would speak for IPv4 too.
+    blocks.entry(AddressBlock::new(IpNet::V4(Ipv4Net::default()))).or_default();
+    let flagged = (hosts.map(|block| (block, FarEnd::NODE)))
+        .chain(snapshot.shared.iter().map(|block| (*block, FarEnd::SHARED)))
+        .chain(snapshot.cluster_ranges.iter().map(|block| (*block, FarEnd::CLUSTER)));
+    for (block, flag) in flagged {
+        blocks.entry(block).or_default().flags |= flag;
+    }
+    Ok(blocks)
+}
+
+/// Loopback, and the unspecified address, which connect(2) takes for loopback.
+fn host_itself() -> impl Iterator<Item = AddressBlock> {
+    let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+    [
+        AddressBlock::new(IpNet::V4(loopback)),
+        AddressBlock::host(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        AddressBlock::host(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        AddressBlock::host(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    ]
+    .into_iter()
+}
+
+/// The prefix lengths that occur, by family (IPv4 first), shortest first.
+fn lengths(blocks: &Blocks<'_>) -> [BTreeSet<u8>; 2] {
+    let mut lengths = [BTreeSet::new(), BTreeSet::new()];
+    for block in blocks.keys() {
+        let net = block.net();
+        lengths[family(net)].insert(net.prefix_len());
+    }
+    lengths
+}
+
+const fn family(net: IpNet) -> usize {
+    match net {
+        IpNet::V4(_) => 0,
+        IpNet::V6(_) => 1,
+    }
+}
+
+/// What all blocks that cover `block` say of it, from the widest to itself.
+fn accumulate<'a>(
+    block: AddressBlock,
+    blocks: &Blocks<'a>,
+    lengths: &[BTreeSet<u8>; 2],
+) -> Result<Said<'a>, CompileError> {
+    let net = block.net();
+    let mut sum = Said::default();
+    for length in lengths[family(net)].range(..=net.prefix_len()) {
+        let Some(said) = widen(net, *length).and_then(|wider| blocks.get(&wider)) else {
+            continue;
+        };
+        sum.flags |= said.flags;
+        match (sum.owner, said.owner) {
+            (Some(first), Some(second)) if first != second => {
+                return Err(overlap(first, second, block));
+            }
+            (None, Some(owner)) => sum.owner = Some(owner),
+            _ => {}
+        }
+    }
+    Ok(sum)
+}
+
+fn widen(net: IpNet, length: u8) -> Option<AddressBlock> {
+    let wider = match net {
+        IpNet::V4(v4) => IpNet::V4(Ipv4Net::new(v4.addr(), length).ok()?),
+        IpNet::V6(v6) => IpNet::V6(Ipv6Net::new(v6.addr(), length).ok()?),
+    };
+    Some(AddressBlock::new(wider))
+}
+
+fn overlap(
+    first: &VirtualClusterName,
+    second: &VirtualClusterName,
+    block: AddressBlock,
+) -> CompileError {
+    CompileError::OverlappingAddresses { first: first.clone(), second: second.clone(), block }
+}

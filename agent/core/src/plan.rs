@@ -1,0 +1,245 @@
+//! From what stands and what should stand to the steps in between.
+//!
+//! The order is never open: cgroups are limited before they are members; tables are filled
+//! before the programs attach; an address that leaves is unknown, and thus dropped, before it is
+//! anybody else's; a virtual cluster is judged by Enforce only when every table is complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bulkhead_abi::{MODE_ENFORCE, MODE_OFF, Member};
+
+use crate::desired::{Desired, DesiredCgroup, DesiredNetwork};
+use crate::name::VirtualClusterName;
+use crate::observed::{Capacities, Observed, ObservedCgroup, ObservedNetwork};
+use crate::step::Step;
+
+/// Steps in the order in which they are to be done.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Whether the node is as wanted.
+    pub const fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The plan without steps that end counters, for when the last counts could not be put into
+    /// the journal.
+    #[must_use]
+    pub fn keeping_counters(mut self) -> Self {
+        self.steps.retain(|step| !step.ends_counters());
+        self
+    }
+}
+
+/// Why a change was refused whole; what stood before stands on.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PlanError {
+    /// It would not fit.
+    #[error(
+        "kernel table {table} would need {needed} entries and holds {capacity}; start the agent \
+         with a greater capacity for it, or give virtual clusters prefixes instead of single \
+         addresses"
+    )]
+    TableFull {
+        /// Which.
+        table: &'static str,
+        /// How many it would need.
+        needed: usize,
+        /// How many it holds.
+        capacity: usize,
+    },
+}
+
+/// The programs that a node must have attached.
+pub const PROGRAMS: [&str; 6] = bulkhead_abi::programs::ALL;
+
+/// Decides what is to be done, all of it or nothing.
+pub fn plan(
+    desired: &Desired,
+    observed: &Observed,
+    capacities: Capacities,
+) -> Result<Plan, PlanError> {
+    fits(desired, observed, capacities)?;
+    let mut steps = Vec::new();
+    cgroups(desired, observed, &mut steps);
+    let tightened = network(desired, observed, &mut steps);
+    for name in tightened {
+        steps.push(Step::EndConnections { name });
+    }
+    retire(desired, observed, &mut steps);
+    Ok(Plan { steps })
+}
+
+fn fits(desired: &Desired, observed: &Observed, capacities: Capacities) -> Result<(), PlanError> {
+    let retired = observed.cgroups.keys().filter(|name| !desired.cgroups.contains_key(*name));
+    let needs = [
+        ("MEMBERS", desired.network.members.len() + retired.count(), capacities.members),
+        ("ADDRESSES", desired.network.addresses.len(), capacities.addresses),
+        ("PREFIXES", desired.network.prefixes.len(), capacities.prefixes),
+        ("ALLOWED", desired.network.allowed.len(), capacities.allowed),
+    ];
+    match needs.into_iter().find(|(_, needed, capacity)| needed > capacity) {
+        Some((table, needed, capacity)) => Err(PlanError::TableFull { table, needed, capacity }),
+        None => Ok(()),
+    }
+}
+
+fn cgroups(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
+    for (name, cgroup) in &desired.cgroups {
+        let stands = observed.cgroups.get(name);
+        let enabled = |stands: &ObservedCgroup| {
+            cgroup.controls.keys().all(|control| stands.controls.contains_key(control))
+        };
+        if !stands.is_some_and(enabled) {
+            let controllers = cgroup.controllers.iter().copied().collect();
+            steps.push(Step::CreateCgroup { name: name.clone(), controllers });
+        }
+        controls(name, cgroup, stands, steps);
+    }
+}
+
+/// Writes every control that is not as wanted. A cgroup that is not there yet has defaults.
+fn controls(
+    name: &VirtualClusterName,
+    wanted: &DesiredCgroup,
+    stands: Option<&ObservedCgroup>,
+    steps: &mut Vec<Step>,
+) {
+    for (control, value) in &wanted.controls {
+        let default = control.default_value();
+        let now = stands.and_then(|stands| stands.controls.get(control)).unwrap_or(&default);
+        if now != value {
+            let (name, control, value) = (name.clone(), *control, value.clone());
+            steps.push(Step::SetControl { name, control, value });
+        }
+    }
+}
+
+/// Tables, then members, then programs. Returns whose open connections may be denied now.
+fn network(
+    desired: &Desired,
+    observed: &Observed,
+    steps: &mut Vec<Step>,
+) -> BTreeSet<VirtualClusterName> {
+    let mut tightened = BTreeSet::new();
+    let begun = steps.len();
+    tables(&desired.network, &observed.network, steps);
+    let tables_changed = steps.len() > begun;
+    for (name, member) in &desired.network.members {
+        let id = observed.cgroups.get(name).map(|cgroup| cgroup.id);
+        if !id.is_some_and(|id| observed.network.counters.contains(&id)) {
+            steps.push(Step::CreateCounters { name: name.clone() });
+        }
+        let now = id.and_then(|id| observed.network.members.get(&id));
+        if now != Some(member) {
+            steps.push(Step::SetMember { name: name.clone(), member: *member });
+        }
+        let judged_anew = now != Some(member) || tables_changed;
+        if member.mode == MODE_ENFORCE && judged_anew && id.is_some() {
+            tightened.insert(name.clone());
+        }
+    }
+    if !observed.network.configured {
+        steps.push(Step::Configure);
+    }
+    if !PROGRAMS.iter().all(|program| observed.network.attached.contains(program)) {
+        steps.push(Step::Attach);
+        let enforced = desired.network.members.iter();
+        let enforced = enforced.filter(|(_, member)| member.mode == MODE_ENFORCE);
+        tightened.extend(enforced.map(|(name, _)| name.clone()));
+    }
+    tightened
+}
+
+/// Changes first, then removals, then additions: so a table never holds more than the greater
+/// of before and after, and no address is ever taken for outside while it changes hands.
+fn tables(desired: &DesiredNetwork, observed: &ObservedNetwork, steps: &mut Vec<Step>) {
+    let disallow: Vec<_> = observed.allowed.difference(&desired.allowed).copied().collect();
+    push(steps, Step::Disallow, disallow);
+    // Prefixes first: what is neither in the one nor in the other is inside a range or outside.
+    let prefixes = Difference::between(&observed.prefixes, &desired.prefixes);
+    push(steps, Step::PutPrefixes, prefixes.changed);
+    push(steps, Step::DeletePrefixes, prefixes.gone);
+    push(steps, Step::PutPrefixes, prefixes.new);
+    let addresses = Difference::between(&observed.addresses, &desired.addresses);
+    push(steps, Step::PutAddresses, addresses.changed);
+    push(steps, Step::DeleteAddresses, addresses.gone);
+    push(steps, Step::PutAddresses, addresses.new);
+    let allow: Vec<_> = desired.allowed.difference(&observed.allowed).copied().collect();
+    push(steps, Step::Allow, allow);
+}
+
+fn push<T>(steps: &mut Vec<Step>, step: impl FnOnce(Vec<T>) -> Step, entries: Vec<T>) {
+    if !entries.is_empty() {
+        steps.push(step(entries));
+    }
+}
+
+struct Difference<K, V> {
+    changed: Vec<(K, V)>,
+    gone: Vec<K>,
+    new: Vec<(K, V)>,
+}
+
+impl<K: Ord + Copy, V: PartialEq + Copy> Difference<K, V> {
+    fn between(now: &BTreeMap<K, V>, wanted: &BTreeMap<K, V>) -> Self {
+        let gone = now.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
+        let (mut changed, mut new) = (Vec::new(), Vec::new());
+        for (key, value) in wanted {
+            match now.get(key) {
+                None => new.push((*key, *value)),
+                Some(stands) if stands != value => changed.push((*key, *value)),
+                Some(_) => {}
+            }
+        }
+        Self { changed, gone, new }
+    }
+}
+
+/// What to do with virtual clusters that are gone. One that still has processes is released:
+/// its limits are lifted and nothing is denied, but it is counted until its last process ends.
+fn retire(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
+    let gone = observed.cgroups.iter().filter(|(name, _)| !desired.cgroups.contains_key(*name));
+    let mut removed = BTreeSet::new();
+    for (name, cgroup) in gone {
+        if cgroup.populated {
+            release(name, cgroup, observed, steps);
+        } else {
+            steps.push(Step::RemoveCgroup { name: name.clone() });
+            removed.insert(cgroup.id);
+        }
+    }
+    let alive: BTreeSet<_> =
+        observed.cgroups.values().map(|cgroup| cgroup.id).filter(|id| !removed.contains(id)).collect();
+    let stale = observed.network.members.keys().filter(|id| !alive.contains(id));
+    steps.extend(stale.map(|id| Step::DeleteMember(*id)));
+    let stale = observed.network.counters.iter().filter(|id| !alive.contains(id));
+    steps.extend(stale.map(|id| Step::DeleteCounters(*id)));
+}
+
+fn release(
+    name: &VirtualClusterName,
+    cgroup: &ObservedCgroup,
+    observed: &Observed,
+    steps: &mut Vec<Step>,
+) {
+    for (control, value) in &cgroup.controls {
+        let default = control.default_value();
+        if *value != default {
+            steps.push(Step::SetControl { name: name.clone(), control: *control, value: default });
+        }
+    }
+    if let Some(member) = observed.network.members.get(&cgroup.id)
+        && member.mode != MODE_OFF
+    {
+        let member = Member { mode: MODE_OFF, ..*member };
+        steps.push(Step::SetMember { name: name.clone(), member });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! What there is to do: pure data, no choice left to the executor.
+
+use std::fmt;
+
+use bulkhead_abi::{Address, AllowKey, FarEnd, Member, Prefix};
+
+use crate::address::{AddressBlock, from_abi};
+use crate::control::{Control, ControlValue, Controller};
+use crate::name::{CgroupId, VirtualClusterName};
+
+/// One change to the node. Steps name virtual clusters, not cgroup ids, where the cgroup may
+/// not be there yet when the plan is made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Makes the cgroup of a virtual cluster, with these controllers on in our root.
+    CreateCgroup {
+        /// Whose.
+        name: VirtualClusterName,
+        /// What it needs from our root.
+        controllers: Vec<Controller>,
+    },
+    /// Writes a control and reads it back.
+    SetControl {
+        /// Whose.
+        name: VirtualClusterName,
+        /// Which.
+        control: Control,
+        /// To what.
+        value: ControlValue,
+    },
+    /// Adds or changes exact addresses.
+    PutAddresses(Vec<(Address, FarEnd)>),
+    /// Takes exact addresses out.
+    DeleteAddresses(Vec<Address>),
+    /// Adds or changes prefixes.
+    PutPrefixes(Vec<(Prefix, FarEnd)>),
+    /// Takes prefixes out.
+    DeletePrefixes(Vec<Prefix>),
+    /// Adds pairs that may talk.
+    Allow(Vec<AllowKey>),
+    /// Takes pairs out.
+    Disallow(Vec<AllowKey>),
+    /// Makes counters, at zero.
+    CreateCounters {
+        /// Whose.
+        name: VirtualClusterName,
+    },
+    /// Says whose a cgroup is and how it is judged: from here on verdicts hold.
+    SetMember {
+        /// Whose.
+        name: VirtualClusterName,
+        /// As the table has it.
+        member: Member,
+    },
+    /// Writes CONFIG: the programs begin to judge.
+    Configure,
+    /// Attaches the programs that are not attached.
+    Attach,
+    /// Ends the open TCP connections of a virtual cluster that its verdicts deny now.
+    EndConnections {
+        /// Whose.
+        name: VirtualClusterName,
+    },
+    /// Removes the cgroup of a virtual cluster that is gone and has no processes.
+    RemoveCgroup {
+        /// Whose.
+        name: VirtualClusterName,
+    },
+    /// Takes a cgroup out of MEMBERS.
+    DeleteMember(CgroupId),
+    /// Takes the counters of a cgroup that is gone.
+    DeleteCounters(CgroupId),
+}
+
+impl Step {
+    /// The virtual cluster that it is about, where it is about one.
+    pub const fn subject(&self) -> Option<&VirtualClusterName> {
+        match self {
+            Self::CreateCgroup { name, .. }
+            | Self::SetControl { name, .. }
+            | Self::CreateCounters { name }
+            | Self::SetMember { name, .. }
+            | Self::EndConnections { name }
+            | Self::RemoveCgroup { name } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether counters end with it, so that they must be in the journal before.
+    pub const fn ends_counters(&self) -> bool {
+        matches!(
+            self,
+            Self::RemoveCgroup { .. } | Self::DeleteMember(_) | Self::DeleteCounters(_)
+        )
+    }
+}
+
+/// One line for people.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateCgroup { name, controllers } => {
+                write!(f, "create cgroup {name} with controllers [")?;
+                list(f, controllers.iter())?;
+                f.write_str("]")
+            }
+            Self::SetControl { name, control, value } => match value.to_string() {
+                empty if empty.is_empty() => write!(f, "clear {name}/{control}"),
+                value => write!(f, "write {name}/{control} = {}", value.replace('\n', "; ")),
+            },
+            Self::PutAddresses(entries) => {
+                write!(f, "put {} addresses: ", entries.len())?;
+                list(f, entries.iter().map(|(address, far)| entry(from_abi(*address), *far)))
+            }
+            Self::DeleteAddresses(keys) => {
+                write!(f, "delete {} addresses: ", keys.len())?;
+                list(f, keys.iter().map(|key| from_abi(*key)))
+            }
+            Self::PutPrefixes(entries) => {
+                write!(f, "put {} prefixes: ", entries.len())?;
+                list(f, entries.iter().map(|(prefix, far)| entry(block(*prefix), *far)))
+            }
+            Self::DeletePrefixes(keys) => {
+                write!(f, "delete {} prefixes: ", keys.len())?;
+                list(f, keys.iter().map(|key| block(*key)))
+            }
+            Self::Allow(pairs) => pairs_line(f, "allow", pairs),
+            Self::Disallow(pairs) => pairs_line(f, "disallow", pairs),
+            Self::CreateCounters { name } => write!(f, "create network counters of {name}"),
+            Self::SetMember { name, member } => write!(
+                f,
+                "judge {name} as virtual cluster {} in mode {}",
+                member.virtual_cluster,
+                mode(member.mode)
+            ),
+            Self::Configure => f.write_str("write CONFIG"),
+            Self::Attach => f.write_str("attach programs"),
+            Self::EndConnections { name } => write!(f, "end denied TCP connections of {name}"),
+            Self::RemoveCgroup { name } => write!(f, "remove cgroup {name}"),
+            Self::DeleteMember(id) => write!(f, "delete member cgroup {id}"),
+            Self::DeleteCounters(id) => write!(f, "delete network counters of cgroup {id}"),
+        }
+    }
+}
+
+/// How many entries a line shows.
+const SHOWN: usize = 3;
+
+fn list<T: fmt::Display>(
+    f: &mut fmt::Formatter<'_>,
+    items: impl ExactSizeIterator<Item = T>,
+) -> fmt::Result {
+    let all = items.len();
+    for (at, item) in items.take(SHOWN + 1).enumerate() {
+        let separator = if at == 0 { "" } else { ", " };
+        if at == SHOWN {
+            return write!(f, "{separator}and {} more", all - SHOWN);
+        }
+        write!(f, "{separator}{item}")?;
+    }
+    Ok(())
+}
+
+fn pairs_line(f: &mut fmt::Formatter<'_>, verb: &str, pairs: &[AllowKey]) -> fmt::Result {
+    write!(f, "{verb} {} pairs: ", pairs.len())?;
+    list(f, pairs.iter().map(|pair| format!("{}→{}", pair.from, pair.to)))
+}
+
+fn block(prefix: Prefix) -> String {
+    AddressBlock::from_prefix(prefix).map_or_else(|| format!("{prefix:?}"), |net| net.to_string())
+}
+
+fn entry(key: impl fmt::Display, far: FarEnd) -> String {
+    let flags = [(FarEnd::NODE, "node"), (FarEnd::SHARED, "shared"), (FarEnd::CLUSTER, "cluster")];
+    let mut text = format!("{key} =");
+    if far.virtual_cluster != 0 {
+        text.push_str(&format!(" virtual cluster {}", far.virtual_cluster));
+    }
+    for (flag, name) in flags {
+        if far.flags & flag != 0 {
+            text.push(' ');
+            text.push_str(name);
+        }
+    }
+    text
+}
+
+const fn mode(mode: u32) -> &'static str {
+    match mode {
+        bulkhead_abi::MODE_OFF => "Off",
+        bulkhead_abi::MODE_OBSERVE => "Observe",
+        _ => "Enforce",
+    }
+}
