@@ -18,7 +18,9 @@ pub struct AddressBlock(IpNet);
 
 /// Why a text is not an address or CIDR.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("\"{text}\" is no IP address and no CIDR; write it like 10.1.0.7, 10.1.0.0/16 or fd00::/64")]
+#[error(
+    "\"{text}\" is no IP address and no CIDR; write it like 10.1.0.7, 10.1.0.0/16 or fd00::/64"
+)]
 pub struct AddressError {
     /// The text.
     pub text: String,
@@ -65,7 +67,11 @@ impl AddressBlock {
 
     /// The key of the prefix table.
     pub fn prefix(self) -> Prefix {
-        let offset = if matches!(self.0, IpNet::V4(_)) { MAPPED_BITS } else { 0 };
+        let offset = if matches!(self.0, IpNet::V4(_)) {
+            MAPPED_BITS
+        } else {
+            0
+        };
         Prefix {
             prefix_len: u32::from(self.0.prefix_len()) + u32::from(offset),
             address: to_abi(self.0.addr()),
@@ -99,9 +105,9 @@ impl FromStr for AddressBlock {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let net = match text.parse::<IpAddr>() {
             Ok(address) => IpNet::from(address),
-            Err(_) => {
-                text.parse::<IpNet>().map_err(|_| AddressError { text: text.to_owned() })?
-            }
+            Err(_) => text.parse::<IpNet>().map_err(|_| AddressError {
+                text: text.to_owned(),
+            })?,
         };
         Ok(Self::new(net))
     }
@@ -140,7 +146,10 @@ mod tests {
         assert_eq!(prefix.address, Address::from_v4([10, 1, 0, 0]));
         assert_eq!(block("fd00::/64").prefix().prefix_len, 64);
         for text in ["10.1.0.0/16", "0.0.0.0/0", "::/0", "fd00::1", "10.0.0.1"] {
-            assert_eq!(AddressBlock::from_prefix(block(text).prefix()), Some(block(text)));
+            assert_eq!(
+                AddressBlock::from_prefix(block(text).prefix()),
+                Some(block(text))
+            );
         }
     }
 
@@ -155,7 +164,12 @@ mod tests {
     #[test]
     fn garbage_is_refused() {
         for text in ["", "10.1", "10.0.0.0/33", "fd00::/129", "x"] {
-            assert_eq!(text.parse::<AddressBlock>(), Err(AddressError { text: text.to_owned() }));
+            assert_eq!(
+                text.parse::<AddressBlock>(),
+                Err(AddressError {
+                    text: text.to_owned()
+                })
+            );
         }
     }
 }

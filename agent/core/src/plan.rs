@@ -75,15 +75,37 @@ pub fn plan(
 }
 
 fn fits(desired: &Desired, observed: &Observed, capacities: Capacities) -> Result<(), PlanError> {
-    let retired = observed.cgroups.keys().filter(|name| !desired.cgroups.contains_key(*name));
+    let retired = observed
+        .cgroups
+        .keys()
+        .filter(|name| !desired.cgroups.contains_key(*name));
     let needs = [
-        ("MEMBERS", desired.network.members.len() + retired.count(), capacities.members),
-        ("ADDRESSES", desired.network.addresses.len(), capacities.addresses),
-        ("PREFIXES", desired.network.prefixes.len(), capacities.prefixes),
+        (
+            "MEMBERS",
+            desired.network.members.len() + retired.count(),
+            capacities.members,
+        ),
+        (
+            "ADDRESSES",
+            desired.network.addresses.len(),
+            capacities.addresses,
+        ),
+        (
+            "PREFIXES",
+            desired.network.prefixes.len(),
+            capacities.prefixes,
+        ),
         ("ALLOWED", desired.network.allowed.len(), capacities.allowed),
     ];
-    match needs.into_iter().find(|(_, needed, capacity)| needed > capacity) {
-        Some((table, needed, capacity)) => Err(PlanError::TableFull { table, needed, capacity }),
+    match needs
+        .into_iter()
+        .find(|(_, needed, capacity)| needed > capacity)
+    {
+        Some((table, needed, capacity)) => Err(PlanError::TableFull {
+            table,
+            needed,
+            capacity,
+        }),
         None => Ok(()),
     }
 }
@@ -92,11 +114,17 @@ fn cgroups(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
     for (name, cgroup) in &desired.cgroups {
         let stands = observed.cgroups.get(name);
         let enabled = |stands: &ObservedCgroup| {
-            cgroup.controls.keys().all(|control| stands.controls.contains_key(control))
+            cgroup
+                .controls
+                .keys()
+                .all(|control| stands.controls.contains_key(control))
         };
         if !stands.is_some_and(enabled) {
             let controllers = cgroup.controllers.iter().copied().collect();
-            steps.push(Step::CreateCgroup { name: name.clone(), controllers });
+            steps.push(Step::CreateCgroup {
+                name: name.clone(),
+                controllers,
+            });
         }
         controls(name, cgroup, stands, steps);
     }
@@ -111,10 +139,16 @@ fn controls(
 ) {
     for (control, value) in &wanted.controls {
         let default = control.default_value();
-        let now = stands.and_then(|stands| stands.controls.get(control)).unwrap_or(&default);
+        let now = stands
+            .and_then(|stands| stands.controls.get(control))
+            .unwrap_or(&default);
         if now != value {
             let (name, control, value) = (name.clone(), *control, value.clone());
-            steps.push(Step::SetControl { name, control, value });
+            steps.push(Step::SetControl {
+                name,
+                control,
+                value,
+            });
         }
     }
 }
@@ -136,7 +170,10 @@ fn network(
         }
         let now = id.and_then(|id| observed.network.members.get(&id));
         if now != Some(member) {
-            steps.push(Step::SetMember { name: name.clone(), member: *member });
+            steps.push(Step::SetMember {
+                name: name.clone(),
+                member: *member,
+            });
         }
         let judged_anew = now != Some(member) || tables_changed;
         if member.mode == MODE_ENFORCE && judged_anew && id.is_some() {
@@ -146,7 +183,10 @@ fn network(
     if !observed.network.configured {
         steps.push(Step::Configure);
     }
-    if !PROGRAMS.iter().all(|program| observed.network.attached.contains(program)) {
+    if !PROGRAMS
+        .iter()
+        .all(|program| observed.network.attached.contains(program))
+    {
         steps.push(Step::Attach);
         let enforced = desired.network.members.iter();
         let enforced = enforced.filter(|(_, member)| member.mode == MODE_ENFORCE);
@@ -158,7 +198,11 @@ fn network(
 /// Changes first, then removals, then additions: so a table never holds more than the greater
 /// of before and after, and no address is ever taken for outside while it changes hands.
 fn tables(desired: &DesiredNetwork, observed: &ObservedNetwork, steps: &mut Vec<Step>) {
-    let disallow: Vec<_> = observed.allowed.difference(&desired.allowed).copied().collect();
+    let disallow: Vec<_> = observed
+        .allowed
+        .difference(&desired.allowed)
+        .copied()
+        .collect();
     push(steps, Step::Disallow, disallow);
     // Prefixes first: what is neither in the one nor in the other is inside a range or outside.
     let prefixes = Difference::between(&observed.prefixes, &desired.prefixes);
@@ -169,7 +213,11 @@ fn tables(desired: &DesiredNetwork, observed: &ObservedNetwork, steps: &mut Vec<
     push(steps, Step::PutAddresses, addresses.changed);
     push(steps, Step::DeleteAddresses, addresses.gone);
     push(steps, Step::PutAddresses, addresses.new);
-    let allow: Vec<_> = desired.allowed.difference(&observed.allowed).copied().collect();
+    let allow: Vec<_> = desired
+        .allowed
+        .difference(&observed.allowed)
+        .copied()
+        .collect();
     push(steps, Step::Allow, allow);
 }
 
@@ -187,7 +235,11 @@ struct Difference<K, V> {
 
 impl<K: Ord + Copy, V: PartialEq + Copy> Difference<K, V> {
     fn between(now: &BTreeMap<K, V>, wanted: &BTreeMap<K, V>) -> Self {
-        let gone = now.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
+        let gone = now
+            .keys()
+            .filter(|key| !wanted.contains_key(*key))
+            .copied()
+            .collect();
         let (mut changed, mut new) = (Vec::new(), Vec::new());
         for (key, value) in wanted {
             match now.get(key) {
@@ -203,7 +255,10 @@ impl<K: Ord + Copy, V: PartialEq + Copy> Difference<K, V> {
 /// What to do with virtual clusters that are gone. One that still has processes is released:
 /// its limits are lifted and nothing is denied, but it is counted until its last process ends.
 fn retire(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
-    let gone = observed.cgroups.iter().filter(|(name, _)| !desired.cgroups.contains_key(*name));
+    let gone = observed
+        .cgroups
+        .iter()
+        .filter(|(name, _)| !desired.cgroups.contains_key(*name));
     let mut removed = BTreeSet::new();
     for (name, cgroup) in gone {
         if cgroup.populated {
@@ -213,11 +268,23 @@ fn retire(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
             removed.insert(cgroup.id);
         }
     }
-    let alive: BTreeSet<_> =
-        observed.cgroups.values().map(|cgroup| cgroup.id).filter(|id| !removed.contains(id)).collect();
-    let stale = observed.network.members.keys().filter(|id| !alive.contains(id));
+    let alive: BTreeSet<_> = observed
+        .cgroups
+        .values()
+        .map(|cgroup| cgroup.id)
+        .filter(|id| !removed.contains(id))
+        .collect();
+    let stale = observed
+        .network
+        .members
+        .keys()
+        .filter(|id| !alive.contains(id));
     steps.extend(stale.map(|id| Step::DeleteMember(*id)));
-    let stale = observed.network.counters.iter().filter(|id| !alive.contains(id));
+    let stale = observed
+        .network
+        .counters
+        .iter()
+        .filter(|id| !alive.contains(id));
     steps.extend(stale.map(|id| Step::DeleteCounters(*id)));
 }
 
@@ -230,14 +297,24 @@ fn release(
     for (control, value) in &cgroup.controls {
         let default = control.default_value();
         if *value != default {
-            steps.push(Step::SetControl { name: name.clone(), control: *control, value: default });
+            steps.push(Step::SetControl {
+                name: name.clone(),
+                control: *control,
+                value: default,
+            });
         }
     }
     if let Some(member) = observed.network.members.get(&cgroup.id)
         && member.mode != MODE_OFF
     {
-        let member = Member { mode: MODE_OFF, ..*member };
-        steps.push(Step::SetMember { name: name.clone(), member });
+        let member = Member {
+            mode: MODE_OFF,
+            ..*member
+        };
+        steps.push(Step::SetMember {
+            name: name.clone(),
+            member,
+        });
     }
 }
 

@@ -22,7 +22,10 @@ impl Window {
     /// The window of that length that holds `at`.
     pub const fn containing(at: UnixNanos, length_nanoseconds: std::num::NonZeroU64) -> Self {
         let length = length_nanoseconds.get();
-        Self { start: UnixNanos(at.0 - at.0 % length), length_nanoseconds: length }
+        Self {
+            start: UnixNanos(at.0 - at.0 % length),
+            length_nanoseconds: length,
+        }
     }
 }
 
@@ -46,3 +49,9 @@ pub struct UsageRecord {
     /// Cumulative since the epoch (counters) or highest in the window (gauges).
     pub values: BTreeMap<Meter, u64>,
 }
+
+mod account;
+mod integral;
+
+pub use account::{Accounting, account};
+pub use integral::{Integral, Integrals};

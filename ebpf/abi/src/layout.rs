@@ -141,12 +141,17 @@ const _: () = {
     assert!(core::mem::offset_of!(Config, epoch) == 8);
     assert!(size_of::<Cell>() == 16);
     assert!(size_of::<ConnectCell>() == 16);
-    assert!(size_of::<Counters>() == 16 * (DIRECTIONS * CLASSES * OUTCOMES + CONNECT_KINDS * CLASSES));
+    assert!(
+        size_of::<Counters>() == 16 * (DIRECTIONS * CLASSES * OUTCOMES + CONNECT_KINDS * CLASSES)
+    );
 };
 
 #[cfg(feature = "user")]
 mod pod {
-    #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait: plain old data for map access")]
+    #![expect(
+        unsafe_code,
+        reason = "aya::Pod is an unsafe trait: plain old data for map access"
+    )]
     use super::{Address, AllowKey, Config, Counters, FarEnd, Member, Prefix};
 
     // SAFETY (all): `repr(C)`, `Copy`, integers only, no padding (sizes asserted above), so

@@ -4,6 +4,10 @@
 //! (no `bool`, enum or `Option`), and has its size asserted at compile time. A change of any
 //! layout, map or meaning raises [`ABI_VERSION`]; pins live in a directory of that version.
 #![no_std]
+#![expect(
+    clippy::inline_always,
+    reason = "the kernel programs need these bodies in place: no calls, no stack frames"
+)]
 
 mod layout;
 mod verdict;
@@ -19,6 +23,26 @@ pub use verdict::{
 /// The version of everything in this crate, checked when the agent loads an object and when it
 /// takes over pins.
 pub const ABI_VERSION: u32 = 1;
+
+/// The object's section that holds [`ABI_VERSION`], 4 bytes in native order.
+pub const ABI_SECTION: &str = "bulkhead.abi";
+
+/// The licence in the object, as the kernel wants it named.
+pub const LICENCE: &str = "Dual MIT/GPL";
+
+/// How many entries the maps have unless the agent is told otherwise.
+pub mod capacity {
+    /// Virtual clusters' cgroups on one node.
+    pub const MEMBERS: u32 = 16_384;
+    /// Exact addresses.
+    pub const ADDRESSES: u32 = 131_072;
+    /// Prefixes.
+    pub const PREFIXES: u32 = 16_384;
+    /// Pairs that may talk.
+    pub const ALLOWED: u32 = 16_384;
+    /// Cgroups that are counted.
+    pub const COUNTERS: u32 = 16_384;
+}
 
 /// Names of maps as the object, the pins and the agent know them.
 pub mod maps {

@@ -1,0 +1,135 @@
+//! What an operator must know: how the node does by each virtual cluster.
+
+use std::collections::BTreeMap;
+
+use crate::desired::{Degradation, Desired};
+use crate::name::VirtualClusterName;
+use crate::plan::Plan;
+
+/// How the node does by one virtual cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Everything that was asked for stands.
+    Applied,
+    /// Something that was asked for is not enforced.
+    Degraded(Vec<Degradation>),
+    /// The newest specification was refused whole; the one before it stands.
+    Refused(Vec<Degradation>),
+    /// Not yet applied.
+    Pending,
+}
+
+/// How the last attempt to reach the wish ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Attempt {
+    /// The node is as wanted.
+    Reached,
+    /// The wish was refused whole before anything was changed.
+    Refused(Degradation),
+    /// A step failed; the next cycle tries again.
+    Failed {
+        /// Whose step, where it was about one.
+        subject: Option<VirtualClusterName>,
+        /// What failed.
+        failure: Degradation,
+    },
+}
+
+/// Decides the state of every virtual cluster that is wanted.
+pub fn judge(desired: &Desired, attempt: &Attempt) -> BTreeMap<VirtualClusterName, State> {
+    let state = |name: &VirtualClusterName| {
+        let mut reasons = desired.degraded.get(name).cloned().unwrap_or_default();
+        match attempt {
+            Attempt::Refused(reason) => return State::Refused(vec![reason.clone()]),
+            Attempt::Failed { subject, failure } => match subject {
+                Some(subject) if subject != name => {}
+                Some(_) => reasons.push(failure.clone()),
+                None => return State::Degraded(vec![failure.clone()]),
+            },
+            Attempt::Reached => {}
+        }
+        if reasons.is_empty() {
+            State::Applied
+        } else {
+            State::Degraded(reasons)
+        }
+    };
+    desired
+        .cgroups
+        .keys()
+        .map(|name| (name.clone(), state(name)))
+        .collect()
+}
+
+/// Counts, by virtual cluster, the steps of a plan that only somebody else's change can have
+/// made necessary: the wish is the one that was reached before. `None`: about no single one.
+pub fn mended(plan: &Plan, wish_is_as_before: bool) -> BTreeMap<Option<VirtualClusterName>, u64> {
+    let mut counts = BTreeMap::new();
+    if wish_is_as_before {
+        for step in &plan.steps {
+            let follows = matches!(step, crate::step::Step::EndConnections { .. });
+            if !follows && !step.ends_counters() {
+                *counts.entry(step.subject().cloned()).or_insert(0) += 1;
+            }
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::tests::{compiled, node, snapshot, virtual_cluster};
+    use crate::observed::{Capacities, Observed};
+    use crate::plan::plan;
+
+    fn reason(subject: &str) -> Degradation {
+        Degradation {
+            subject: subject.to_owned(),
+            message: "why".to_owned(),
+        }
+    }
+
+    fn two() -> Desired {
+        let clusters = vec![virtual_cluster("a", 1, &[]), virtual_cluster("b", 2, &[])];
+        let mut desired = compiled(snapshot(clusters), &node());
+        desired
+            .degraded
+            .insert("b".parse().unwrap(), vec![reason("memory.max")]);
+        desired
+    }
+
+    fn states(attempt: &Attempt) -> Vec<State> {
+        judge(&two(), attempt).into_values().collect()
+    }
+
+    #[test]
+    fn a_failure_is_told_where_it_belongs() {
+        let degraded = State::Degraded(vec![reason("memory.max")]);
+        assert_eq!(
+            states(&Attempt::Reached),
+            [State::Applied, degraded.clone()]
+        );
+        let subject = Some("a".parse().unwrap());
+        let failed = Attempt::Failed {
+            subject,
+            failure: reason("cpu.max"),
+        };
+        assert_eq!(
+            states(&failed),
+            [State::Degraded(vec![reason("cpu.max")]), degraded]
+        );
+        let refused = State::Refused(vec![reason("ADDRESSES")]);
+        let attempt = Attempt::Refused(reason("ADDRESSES"));
+        assert_eq!(states(&attempt), [refused.clone(), refused]);
+    }
+
+    #[test]
+    fn only_steps_under_an_unchanged_wish_are_mending() {
+        let steps = plan(&two(), &Observed::default(), Capacities::default()).unwrap();
+        assert!(mended(&steps, false).is_empty());
+        let counts = mended(&steps, true);
+        assert!(counts[&Some("a".parse().unwrap())] >= 3);
+        assert!(counts[&None] >= 2, "tables and programs: {counts:?}");
+    }
+}
