@@ -26,13 +26,17 @@ pub enum Attempt {
     Reached,
     /// The wish was refused whole before anything was changed.
     Refused(Degradation),
-    /// A step failed; the next cycle tries again.
-    Failed {
-        /// Whose step, where it was about one.
-        subject: Option<VirtualClusterName>,
-        /// What failed.
-        failure: Degradation,
-    },
+    /// Steps failed; the next cycle tries again.
+    Failed(Vec<Failure>),
+}
+
+/// A step that failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Whose step, where it was about one.
+    pub subject: Option<VirtualClusterName>,
+    /// What failed.
+    pub failure: Degradation,
 }
 
 /// Decides the state of every virtual cluster that is wanted.
@@ -41,11 +45,20 @@ pub fn judge(desired: &Desired, attempt: &Attempt) -> BTreeMap<VirtualClusterNam
         let mut reasons = desired.degraded.get(name).cloned().unwrap_or_default();
         match attempt {
             Attempt::Refused(reason) => return State::Refused(vec![reason.clone()]),
-            Attempt::Failed { subject, failure } => match subject {
-                Some(subject) if subject != name => {}
-                Some(_) => reasons.push(failure.clone()),
-                None => return State::Degraded(vec![failure.clone()]),
-            },
+            Attempt::Failed(failures) => {
+                let own = |failure: &&Failure| {
+                    failure
+                        .subject
+                        .as_ref()
+                        .is_none_or(|subject| subject == name)
+                };
+                reasons.extend(
+                    failures
+                        .iter()
+                        .filter(own)
+                        .map(|failed| failed.failure.clone()),
+                );
+            }
             Attempt::Reached => {}
         }
         if reasons.is_empty() {

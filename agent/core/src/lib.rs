@@ -29,7 +29,7 @@ pub use compile::{CompileError, compile};
 pub use control::{Control, ControlValue, Controller};
 pub use desired::{Degradation, Desired, DesiredCgroup, DesiredNetwork};
 pub use facts::{Fact, FactError, Index, Snapshot};
-pub use judge::{Attempt, State, judge};
+pub use judge::{Attempt, Failure, State, judge};
 pub use meter::Meter;
 pub use name::{CgroupId, VirtualClusterName, VirtualClusterNumber};
 pub use observed::{Capacities, NodeFacts, Observed, ObservedCgroup, ObservedNetwork, Support};

@@ -208,16 +208,13 @@ impl Meter {
 
     /// Every network meter.
     pub fn all_network() -> impl Iterator<Item = Self> {
-        let cells = NETWORK_BASE..;
-        let calls = CALLS_BASE..;
-        cells
-            .take(DIRECTIONS * CLASSES * OUTCOMES * UNITS)
-            .chain(calls.take(CONNECT_KINDS * CLASSES * CALL_OUTCOMES))
-            .map(Self)
+        let traffic = (NETWORK_BASE..).take(DIRECTIONS * CLASSES * OUTCOMES * UNITS);
+        let refusals = (CALLS_BASE..).take(CONNECT_KINDS * CLASSES * CALL_OUTCOMES);
+        traffic.chain(refusals).map(Self)
     }
 }
 
-/// Its name, unit last ("network_egress_own_passed_bytes"); "meter_7" where it is not known.
+/// Its name, unit last (`network_egress_own_passed_bytes`); `meter_7` where it is not known.
 impl fmt::Display for Meter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((name, _)) = self.fixed() {

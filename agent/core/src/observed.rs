@@ -83,9 +83,9 @@ pub struct Support {
 pub struct NodeFacts {
     /// Its CPUs.
     pub cpu: crate::amount::NanoCores,
-    /// MemTotal.
+    /// `MemTotal`.
     pub memory: crate::amount::Bytes,
-    /// kernel.pid_max.
+    /// `kernel.pid_max`.
     pub pids: crate::amount::Pids,
     /// Its page size; the kernel rounds memory limits down to it.
     pub page_bytes: u64,

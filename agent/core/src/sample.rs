@@ -54,22 +54,22 @@ pub struct CgroupCounters {
 /// cpu.stat
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CpuCounters {
-    /// usage_usec × 1,000
+    /// `usage_usec` × 1,000
     pub usage_nanoseconds: u64,
-    /// user_usec × 1,000
+    /// `user_usec` × 1,000
     pub user_nanoseconds: u64,
-    /// system_usec × 1,000
+    /// `system_usec` × 1,000
     pub system_nanoseconds: u64,
-    /// nr_throttled and throttled_usec × 1,000; `None` without the cpu controller.
+    /// `nr_throttled` and `throttled_usec` × 1,000; `None` without the cpu controller.
     pub throttled: Option<Throttled>,
 }
 
 /// What cpu.max held back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Throttled {
-    /// nr_throttled
+    /// `nr_throttled`
     pub periods: u64,
-    /// throttled_usec × 1,000
+    /// `throttled_usec` × 1,000
     pub nanoseconds: u64,
 }
 
@@ -80,7 +80,7 @@ pub struct MemoryCounters {
     pub current_bytes: u64,
     /// memory.peak; `None` before kernel 5.19
     pub peak_bytes: Option<u64>,
-    /// oom_kill of memory.events
+    /// `oom_kill` of memory.events
     pub oom_kills: u64,
 }
 

@@ -86,6 +86,13 @@ impl Step {
         }
     }
 
+    /// Whether the steps after it must not be done when it fails. What is about one virtual
+    /// cluster harms no other; tables and programs are everybody's, and their order is what
+    /// keeps enforcement closed.
+    pub const fn failure_stops(&self) -> bool {
+        self.subject().is_none()
+    }
+
     /// Whether counters end with it, so that they must be in the journal before.
     pub const fn ends_counters(&self) -> bool {
         matches!(
@@ -197,7 +204,8 @@ fn entry(key: impl fmt::Display, far: FarEnd) -> String {
     ];
     let mut text = format!("{key} =");
     if far.virtual_cluster != 0 {
-        text.push_str(&format!(" virtual cluster {}", far.virtual_cluster));
+        text.push_str(" virtual cluster ");
+        text.push_str(&far.virtual_cluster.to_string());
     }
     for (flag, name) in flags {
         if far.flags & flag != 0 {

@@ -118,21 +118,21 @@ mod tests {
     #[test]
     fn the_order_of_classes_is_own_node_shared_other_cluster_outside() {
         let all = FarEnd::NODE | FarEnd::SHARED | FarEnd::CLUSTER;
-        assert_eq!(classify(7, far(7, all)), Class::Own);
-        assert_eq!(classify(7, far(8, all)), Class::Node);
+        assert_eq!(classify(7, Some(far(7, all))), Class::Own);
+        assert_eq!(classify(7, Some(far(8, all))), Class::Node);
         assert_eq!(
             classify(7, far(8, FarEnd::SHARED | FarEnd::CLUSTER)),
             Class::Shared
         );
-        assert_eq!(classify(7, far(8, FarEnd::CLUSTER)), Class::Other);
-        assert_eq!(classify(7, far(0, FarEnd::CLUSTER)), Class::Cluster);
-        assert_eq!(classify(7, far(0, 0)), Class::Outside);
+        assert_eq!(classify(7, Some(far(8, FarEnd::CLUSTER))), Class::Other);
+        assert_eq!(classify(7, Some(far(0, FarEnd::CLUSTER))), Class::Cluster);
+        assert_eq!(classify(7, Some(far(0, 0))), Class::Outside);
         assert_eq!(classify(7, None), Class::Outside);
     }
 
     #[test]
     fn number_zero_owns_nothing() {
-        assert_eq!(classify(0, far(0, 0)), Class::Outside);
+        assert_eq!(classify(0, Some(far(0, 0))), Class::Outside);
     }
 
     #[test]
