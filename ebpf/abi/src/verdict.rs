@@ -108,11 +108,11 @@ pub const fn decide(class: Class, allowed: bool) -> Verdict {
 mod tests {
     use super::*;
 
-    const fn far(virtual_cluster: u32, flags: u32) -> Option<FarEnd> {
-        Some(FarEnd {
+    const fn far(virtual_cluster: u32, flags: u32) -> FarEnd {
+        FarEnd {
             virtual_cluster,
             flags,
-        })
+        }
     }
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(classify(7, Some(far(7, all))), Class::Own);
         assert_eq!(classify(7, Some(far(8, all))), Class::Node);
         assert_eq!(
-            classify(7, far(8, FarEnd::SHARED | FarEnd::CLUSTER)),
+            classify(7, Some(far(8, FarEnd::SHARED | FarEnd::CLUSTER))),
             Class::Shared
         );
         assert_eq!(classify(7, Some(far(8, FarEnd::CLUSTER))), Class::Other);
