@@ -123,15 +123,17 @@ mod tests {
             states(&Attempt::Reached),
             [State::Applied, degraded.clone()]
         );
-        let subject = Some("a".parse().unwrap());
-        let failed = Attempt::Failed {
-            subject,
-            failure: reason("cpu.max"),
+        let failed = |subject| {
+            let failure = reason("cpu.max");
+            Attempt::Failed(vec![Failure { subject, failure }])
         };
+        let hit = State::Degraded(vec![reason("cpu.max")]);
+        let both = State::Degraded(vec![reason("memory.max"), reason("cpu.max")]);
         assert_eq!(
-            states(&failed),
-            [State::Degraded(vec![reason("cpu.max")]), degraded]
+            states(&failed(Some("a".parse().unwrap()))),
+            [hit.clone(), degraded]
         );
+        assert_eq!(states(&failed(None)), [hit, both]);
         let refused = State::Refused(vec![reason("ADDRESSES")]);
         let attempt = Attempt::Refused(reason("ADDRESSES"));
         assert_eq!(states(&attempt), [refused.clone(), refused]);
