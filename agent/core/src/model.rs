@@ -94,9 +94,10 @@ fn try_apply(
             }
             network.members.insert(cgroup.id, *member);
         }
-        Step::Configure => network.configured = true,
-        Step::Attach if !network.configured => return Err("the tables are not configured"),
-        Step::Attach => network.attached = BTreeSet::from(PROGRAMS),
+        Step::Attach => {
+            network.configured = true;
+            network.attached = BTreeSet::from(PROGRAMS);
+        }
         Step::EndConnections { .. } => {}
         Step::RemoveCgroup { name } => match observed.cgroups.get(name) {
             Some(cgroup) if cgroup.populated => return Err("it has processes"),

@@ -180,13 +180,10 @@ fn network(
             tightened.insert(name.clone());
         }
     }
-    if !observed.network.configured {
-        steps.push(Step::Configure);
-    }
-    if !PROGRAMS
+    let mut attached = PROGRAMS
         .iter()
-        .all(|program| observed.network.attached.contains(program))
-    {
+        .map(|program| observed.network.attached.contains(program));
+    if !observed.network.configured || !attached.all(|attached| attached) {
         steps.push(Step::Attach);
         let enforced = desired.network.members.iter();
         let enforced = enforced.filter(|(_, member)| member.mode == MODE_ENFORCE);

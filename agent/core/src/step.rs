@@ -52,9 +52,7 @@ pub enum Step {
         /// As the table has it.
         member: Member,
     },
-    /// Writes CONFIG: the programs begin to judge.
-    Configure,
-    /// Attaches the programs that are not attached.
+    /// Writes CONFIG and attaches the programs that are not attached: they begin to judge.
     Attach,
     /// Ends the open TCP connections of a virtual cluster that its verdicts deny now.
     EndConnections {
@@ -154,8 +152,7 @@ impl fmt::Display for Step {
                 member.virtual_cluster,
                 mode(member.mode)
             ),
-            Self::Configure => f.write_str("write CONFIG"),
-            Self::Attach => f.write_str("attach programs"),
+            Self::Attach => f.write_str("write CONFIG and attach programs"),
             Self::EndConnections { name } => write!(f, "end denied TCP connections of {name}"),
             Self::RemoveCgroup { name } => write!(f, "remove cgroup {name}"),
             Self::DeleteMember(id) => write!(f, "delete member cgroup {id}"),

@@ -60,12 +60,9 @@ fn first_start_fills_tables_before_it_judges_and_limits_before_it_admits() {
     });
     let filled = position(&plan, |step| matches!(step, Step::PutAddresses(_)));
     let member = position(&plan, |step| matches!(step, Step::SetMember { .. }));
-    let configured = position(&plan, |step| matches!(step, Step::Configure));
     let attached = position(&plan, |step| matches!(step, Step::Attach));
     let ended = position(&plan, |step| matches!(step, Step::EndConnections { .. }));
-    let order = [
-        created, limited, filled, member, configured, attached, ended,
-    ];
+    let order = [created, limited, filled, member, attached, ended];
     assert!(order.is_sorted(), "{order:?}");
 }
 
