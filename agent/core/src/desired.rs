@@ -1,9 +1,11 @@
 //! What a node should look like.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use bulkhead_abi::{Address, AllowKey, FarEnd, Member, Prefix};
 
+use crate::address::to_abi;
 use crate::control::{Control, ControlValue, Controller};
 use crate::name::VirtualClusterName;
 
@@ -50,4 +52,23 @@ pub struct Degradation {
     pub subject: String,
     /// What is wrong and what would mend it.
     pub message: String,
+}
+
+/// What the tables say of an address, looked up as the kernel programs do: exact first, then the
+/// longest prefix.
+pub fn look_up(
+    addresses: &BTreeMap<Address, FarEnd>,
+    prefixes: &BTreeMap<Prefix, FarEnd>,
+    address: IpAddr,
+) -> Option<FarEnd> {
+    let address = to_abi(address);
+    let covers = |prefix: &Prefix| {
+        let differing = u128::from_be_bytes(prefix.address.0) ^ u128::from_be_bytes(address.0);
+        differing.leading_zeros() >= prefix.prefix_len
+    };
+    addresses.get(&address).copied().or_else(|| {
+        let covering = prefixes.iter().filter(|(prefix, _)| covers(prefix));
+        let longest = covering.max_by_key(|(prefix, _)| prefix.prefix_len);
+        longest.map(|(_, far)| *far)
+    })
 }

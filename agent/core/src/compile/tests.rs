@@ -5,10 +5,9 @@ use bulkhead_abi::{AllowKey, Class, FarEnd, classify};
 use proptest::prelude::*;
 
 use super::*;
-use crate::address::to_abi;
 use crate::amount::{Amount, BasisPoints, Bytes, NanoCores, Pids};
 use crate::control::{Control, ControlValue};
-use crate::desired::DesiredNetwork;
+use crate::desired::{self, DesiredNetwork};
 use crate::facts::{Fact, Snapshot};
 use crate::name::VirtualClusterNumber;
 use crate::observed::{Capacities, Support};
@@ -65,22 +64,8 @@ fn controls(virtual_cluster: VirtualCluster, node: &NodeFacts) -> BTreeMap<Contr
         .collect()
 }
 
-/// What the kernel does with the tables: exact first, then the longest prefix.
 fn look_up(network: &DesiredNetwork, address: IpAddr) -> Option<FarEnd> {
-    let address = to_abi(address);
-    let matches = |prefix: &bulkhead_abi::Prefix| {
-        let differing = u128::from_be_bytes(prefix.address.0) ^ u128::from_be_bytes(address.0);
-        differing.leading_zeros() >= prefix.prefix_len
-    };
-    network.addresses.get(&address).copied().or_else(|| {
-        let covering = network
-            .prefixes
-            .iter()
-            .filter(|(prefix, _)| matches(prefix));
-        covering
-            .max_by_key(|(prefix, _)| prefix.prefix_len)
-            .map(|(_, far)| *far)
-    })
+    desired::look_up(&network.addresses, &network.prefixes, address)
 }
 
 #[test]
