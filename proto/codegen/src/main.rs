@@ -2,6 +2,7 @@
 //!
 //! `bulkhead-codegen WORK_TREE OUT_DIR`; `cargo xtask codegen` compares and copies.
 
+mod crds;
 mod proto;
 
 use std::env;
@@ -14,5 +15,6 @@ fn main() -> Result<()> {
     let [tree, out] = args.as_slice() else {
         bail!("usage: bulkhead-codegen WORK_TREE OUT_DIR");
     };
-    proto::generate(&tree.join("proto"), &out.join("proto/src/generated"))
+    proto::generate(&tree.join("proto"), &out.join("proto/src/generated"))?;
+    crds::generate(&out.join("deploy/crds"))
 }
