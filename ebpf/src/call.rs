@@ -1,0 +1,79 @@
+//! Calls: `connect` and `sendmsg`. They exist to give EPERM at once, before any packet; what
+//! they miss (raw sockets, sockets of another process) the packet hooks judge.
+
+use aya_ebpf::{helpers::generated::bpf_get_current_ancestor_cgroup_id, programs::SockAddrContext};
+use bulkhead_abi::{Address, Outcome, Verdict};
+
+use crate::{
+    error::Unjudged,
+    member::{self, Judgement},
+};
+
+/// Index into `Counters::connects`.
+#[derive(Clone, Copy)]
+pub(crate) enum Call {
+    Connect = 0,
+    Sendmsg = 1,
+}
+
+#[inline(always)]
+pub(crate) fn judge_v4(ctx: &SockAddrContext, call: Call) -> Result<Verdict, Unjudged> {
+    // SAFETY: a field of the program's own context, in network byte order.
+    let address = unsafe { (*ctx.sock_addr).user_ip4 };
+    judge(&Address::from_v4(address.to_ne_bytes()), call)
+}
+
+/// IPv4-mapped addresses need no case of their own: [`Address`] has one form for both.
+#[inline(always)]
+pub(crate) fn judge_v6(ctx: &SockAddrContext, call: Call) -> Result<Verdict, Unjudged> {
+    // The verifier wants each word read on its own.
+    // SAFETY: a field of the program's own context, in network byte order.
+    let words = unsafe {
+        let words = &raw const (*ctx.sock_addr).user_ip6;
+        [(*words)[0], (*words)[1], (*words)[2], (*words)[3]]
+    };
+    let mut octets = [0; 16];
+    for (octets, word) in octets.chunks_exact_mut(4).zip(words) {
+        octets.copy_from_slice(&word.to_ne_bytes());
+    }
+    judge(&Address(octets), call)
+}
+
+#[inline(always)]
+fn judge(far: &Address, call: Call) -> Result<Verdict, Unjudged> {
+    let level = member::ancestor_level()?;
+    // SAFETY: takes no pointer.
+    let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+    if cgroup == 0 {
+        return Err(Unjudged::NotBelow);
+    }
+    let judgement = member::judge(member::member(cgroup, far)?, far);
+    count(cgroup, call, &judgement);
+    Ok(judgement.verdict())
+}
+
+/// Counts refusals; what passes is counted as packets. A call that goes on to be dropped without
+/// an error is not a refusal either.
+#[inline(always)]
+fn count(cgroup: u64, call: Call, judgement: &Judgement) {
+    let Judgement {
+        class,
+        enforced,
+        outcome,
+    } = *judgement;
+    if enforced != Verdict::Deny || outcome == Outcome::Passed {
+        return;
+    }
+    let Some(counters) = member::counters(cgroup) else {
+        return;
+    };
+    // SAFETY: the pointer is to a map value, the indices are enums of exactly its dimensions.
+    unsafe {
+        let cell = &raw mut (*counters).connects[call as usize][class as usize];
+        match outcome {
+            Outcome::Passed => {}
+            Outcome::Denied => member::add(&raw mut (*cell).denied, 1),
+            Outcome::WouldDeny => member::add(&raw mut (*cell).would_deny, 1),
+        }
+    }
+}

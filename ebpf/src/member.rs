@@ -1,0 +1,146 @@
+//! Who sends or receives, what the far end is, and what follows. Used by every hook.
+
+use aya_ebpf::{btf_maps::lpm_trie::Key, cty::c_int};
+use bulkhead_abi::{
+    Address, AllowKey, Class, Counters, MODE_OBSERVE, MODE_OFF, Member, Outcome, Verdict, classify,
+    decide,
+};
+
+use crate::{
+    error::Unjudged,
+    maps::{ADDRESSES, ALLOWED, CONFIG, COUNTERS, MEMBERS, PREFIXES},
+};
+
+/// A packet or call of a virtual cluster, judged.
+pub(crate) struct Judgement {
+    pub(crate) class: Class,
+    /// What Enforce does with it.
+    pub(crate) enforced: Verdict,
+    /// What this virtual cluster's mode makes of that.
+    pub(crate) outcome: Outcome,
+}
+
+impl Judgement {
+    #[inline(always)]
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self.outcome {
+            Outcome::Denied => self.enforced,
+            Outcome::Passed | Outcome::WouldDeny => Verdict::Pass,
+        }
+    }
+}
+
+/// The level that identifies a virtual cluster's cgroup, once the tables are filled.
+#[inline(always)]
+pub(crate) fn ancestor_level() -> Result<c_int, Unjudged> {
+    match CONFIG.get(0) {
+        Some(config) if config.abi_version != 0 => Ok(config.ancestor_level.cast_signed()),
+        _ => Err(Unjudged::NotReady),
+    }
+}
+
+/// The virtual cluster of a cgroup; `far` is asked only for a cgroup that has none.
+///
+/// Below a cgroup that nobody has told us of, only this host itself can be reached.
+#[inline(always)]
+pub(crate) fn member(cgroup: u64, far: &Address) -> Result<Member, Unjudged> {
+    // SAFETY: the map is not preallocated, so the kernel frees an entry only after a grace
+    // period, and this program runs inside one.
+    match unsafe { MEMBERS.get(&cgroup) } {
+        Some(member) => Ok(*member),
+        None if is_loopback(far) => Err(Unjudged::NotBelow),
+        None => Err(Unjudged::UnknownCgroup),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn judge(member: Member, far: &Address) -> Judgement {
+    // SAFETY: not preallocated, see `member`.
+    let exact = unsafe { ADDRESSES.get(far) };
+    let known = match exact {
+        Some(known) => Some(*known),
+        None => PREFIXES.get(&Key::new(128, *far)).copied(),
+    };
+    let me = member.virtual_cluster;
+    let class = classify(me, known);
+    let allowed = match (class, known) {
+        (Class::Other, Some(known)) => {
+            let pair = AllowKey {
+                from: me,
+                to: known.virtual_cluster,
+            };
+            ALLOWED.get_ptr(&pair).is_some()
+        }
+        _ => false,
+    };
+    apply_mode(member.mode, class, decide(class, allowed))
+}
+
+#[inline(always)]
+pub(crate) fn apply_mode(mode: u32, class: Class, enforced: Verdict) -> Judgement {
+    let outcome = match (enforced, mode) {
+        (Verdict::Pass, _) | (_, MODE_OFF) => Outcome::Passed,
+        (_, MODE_OBSERVE) => Outcome::WouldDeny,
+        // A mode that we do not know is one that a newer agent wrote: stay closed.
+        _ => Outcome::Denied,
+    };
+    Judgement {
+        class,
+        enforced,
+        outcome,
+    }
+}
+
+/// The counters of a virtual cluster's cgroup on this CPU, if the agent has made them.
+#[inline(always)]
+pub(crate) fn counters(cgroup: u64) -> Option<*mut Counters> {
+    COUNTERS.get_ptr_mut(&cgroup)
+}
+
+/// Adds to a counter.
+///
+/// Atomic although it is this CPU's own: a program that runs for a process can be interrupted by
+/// one that runs for a softirq on the same counter, and a lost update is a lost byte of a bill.
+///
+/// # Safety
+///
+/// `word` lies inside a map value.
+#[inline(always)]
+pub(crate) unsafe fn add(word: *mut u64, amount: u64) {
+    // The target is declared without compare-and-swap, so `core` leaves out `fetch_add` too;
+    // the instruction itself is as old as the programs' kernel.
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's; map values are 8-byte aligned, and the agent only reads them.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({word} + 0) += {amount}",
+            word = in(reg) word,
+            amount = in(reg) amount,
+            options(nostack),
+        );
+    }
+    // Where only lints run.
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's.
+    unsafe {
+        core::sync::atomic::AtomicU64::from_ptr(word)
+            .fetch_add(amount, core::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[inline(always)]
+fn is_loopback(address: &Address) -> bool {
+    let octets = &address.0;
+    let high = u64::from_ne_bytes([
+        octets[0], octets[1], octets[2], octets[3], octets[4], octets[5], octets[6], octets[7],
+    ]);
+    if high != 0 {
+        return false;
+    }
+    let low = u64::from_be_bytes([
+        octets[8], octets[9], octets[10], octets[11], octets[12], octets[13], octets[14],
+        octets[15],
+    ]);
+    // ::1, or ::ffff:127.0.0.0/104.
+    low == 1 || low >> 24 == 0xffff_7f
+}
