@@ -1,0 +1,156 @@
+//! What people write on the command line.
+
+use std::ffi::OsString;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bulkhead_core::VirtualClusterName;
+use bulkhead_proto::Endpoint;
+use clap::{Args, Parser, Subcommand};
+
+/// Where an installed object is.
+const OBJECT: &str = "/usr/lib/bulkhead/bulkhead.bpf.o";
+
+/// The Bulkhead node agent: isolates and measures virtual clusters on this node.
+#[derive(Debug, Parser)]
+#[command(name = "bulkhead-agent", version, max_term_width = 100)]
+pub struct Cli {
+    /// Where things are on this node.
+    #[command(flatten)]
+    pub places: Places,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where things are on this node.
+#[derive(Clone, Debug, Args)]
+pub struct Places {
+    /// Our root in the cgroup v2 hierarchy. Default: a delegated systemd unit where systemd is
+    /// PID 1, else the directory "bulkhead" below the cgroup v2 mount.
+    #[arg(long, global = true, value_name = "DIR", env = "BULKHEAD_CGROUP_ROOT")]
+    pub cgroup_root: Option<PathBuf>,
+    /// Directory on a bpffs where programs' links and maps are pinned.
+    #[arg(long, global = true, value_name = "DIR", env = "BULKHEAD_BPFFS",
+          default_value = "/sys/fs/bpf/bulkhead")]
+    pub bpffs: PathBuf,
+    /// Directory of the agent's socket.
+    #[arg(long, global = true, value_name = "DIR", env = "BULKHEAD_RUN_DIR",
+          default_value = "/run/bulkhead")]
+    pub run_dir: PathBuf,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Isolate and measure until told to end. Ending it opens nothing: enforcement and counters
+    /// stay in the kernel.
+    Run(Box<RunArgs>),
+    /// Start a process inside a virtual cluster, from its first instruction. Ends with its exit
+    /// status, or 128 and the signal's number.
+    Exec(ExecArgs),
+    /// Say what this node can enforce, and why not the rest.
+    Probe(OutputArgs),
+    /// Say what the running agent would do now.
+    Plan,
+    /// Say what the running agent has done.
+    Status(OutputArgs),
+    /// Take every program, table and counter off this node; needs neither an agent nor a
+    /// controller. Stop the agent first.
+    Detach(DetachArgs),
+}
+
+/// How to show something.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OutputArgs {
+    /// As JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `detach` takes off.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DetachArgs {
+    /// Also remove the cgroups, if no process is left in them.
+    #[arg(long)]
+    pub cgroups: bool,
+}
+
+/// How to run.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// This node's name. Default: the host name.
+    #[arg(long, env = "BULKHEAD_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+    /// The controller: `unix:PATH` or `http://127.0.0.1:PORT`.
+    #[arg(long, env = "BULKHEAD_CONTROLLER", value_name = "ADDRESS",
+          default_value = "unix:/run/bulkhead/agents.sock", value_parser = Endpoint::parse)]
+    pub controller: Endpoint,
+    /// Directory of the journal and of what the controller said last.
+    #[arg(long, env = "BULKHEAD_STATE_DIR", value_name = "DIR",
+          default_value = "/var/lib/bulkhead")]
+    pub state_dir: PathBuf,
+    /// The eBPF object.
+    #[arg(long, env = "BULKHEAD_BPF_OBJECT", value_name = "FILE", default_value = OBJECT)]
+    pub bpf_object: PathBuf,
+    /// Time between samples, 1s to 60s.
+    #[arg(long, env = "BULKHEAD_SAMPLE_INTERVAL", value_name = "TIME", default_value = "10s",
+          value_parser = seconds::<1, 60>)]
+    pub sample_interval: Duration,
+    /// Span of time to which usage is booked, 1s to 3600s. The ledger cannot be asked for less.
+    #[arg(long, env = "BULKHEAD_WINDOW", value_name = "TIME", default_value = "60s",
+          value_parser = seconds::<1, 3600>)]
+    pub window: Duration,
+    /// Most that the journal holds while the controller is away, in MiB; beyond that older
+    /// windows are merged, which loses resolution and no totals.
+    #[arg(long, env = "BULKHEAD_JOURNAL_MIB", value_name = "MIB", default_value = "256")]
+    pub journal_mib: NonZeroU64,
+    /// How many addresses the kernel table holds. Fixed once pinned: `detach` to change it.
+    #[arg(long, env = "BULKHEAD_MAX_ADDRESSES", value_name = "N", default_value = "131072")]
+    pub max_addresses: u32,
+}
+
+/// What to start, and where.
+#[derive(Clone, Debug, Args)]
+pub struct ExecArgs {
+    /// The virtual cluster.
+    #[arg(long, value_name = "NAME")]
+    pub virtual_cluster: VirtualClusterName,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// Parses "10s" or "10" (whole seconds) within bounds.
+fn seconds<const LEAST: u64, const MOST: u64>(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text);
+    let seconds: u64 = number
+        .parse()
+        .map_err(|_| format!("\"{text}\" is no time in whole seconds; write it like 10s"))?;
+    if (LEAST..=MOST).contains(&seconds) {
+        Ok(Duration::from_secs(seconds))
+    } else {
+        Err(format!("{seconds}s is out of range; it must be {LEAST}s to {MOST}s"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_whole_seconds_within_bounds() {
+        assert_eq!(seconds::<1, 60>("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(seconds::<1, 60>("60"), Ok(Duration::from_secs(60)));
+        for text in ["0s", "61s", "x", "-1s", "1.5s", ""] {
+            assert!(seconds::<1, 60>(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What each subcommand does: thin shells around the library.
+
+mod ask;
+mod run;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+pub use ask::{plan, status};
+pub use run::run;
+
+use crate::args::{DetachArgs, ExecArgs, OutputArgs, Places};
+use crate::kernel::cgroup::CgroupTree;
+use crate::kernel::exec::{self, ExecOptions};
+use crate::kernel::probe::{ControlSupport, Files, Probe};
+use crate::kernel::{bpf, delegate};
+
+/// Starts a process inside a virtual cluster and gives its exit status.
+pub fn exec(places: &Places, args: ExecArgs) -> Result<ExitCode> {
+    let probe = Probe::read(&Files::host()).context("find out what this node is")?;
+    let root = delegate::path(places.cgroup_root.as_deref(), &probe)?;
+    let tree = CgroupTree::open(&root).context(
+        "open the root of the virtual clusters' cgroups; is the agent of this node running?",
+    )?;
+    let exit = exec::run(&ExecOptions {
+        tree: &tree,
+        virtual_cluster: args.virtual_cluster,
+        command: args.command,
+    })?;
+    Ok(ExitCode::from(exit.code()))
+}
+
+/// Says what this node is and what it can enforce.
+pub fn probe(places: &Places, output: OutputArgs) -> Result<ExitCode> {
+    let probe = Probe::read(&Files::host()).context("find out what this node is")?;
+    let root = delegate::path(places.cgroup_root.as_deref(), &probe);
+    // Where no agent has run yet there is no root, and what the mount says has to do.
+    let files = root.ok().and_then(|root| CgroupTree::open(&root).ok());
+    let files = files.and_then(|tree| tree.control_files().ok());
+    let controls = probe.controls(files.as_ref());
+    let text = if output.json { probe_json(&probe, &controls)? } else { probe_text(&probe, &controls) };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn probe_text(probe: &Probe, controls: &[ControlSupport]) -> String {
+    let mut text = format!("{probe}\n");
+    for support in controls {
+        let line = match &support.result {
+            Ok(()) => "yes".to_owned(),
+            Err(reason) => format!("no: {reason}"),
+        };
+        text.push_str(&format!("{:<24} {line}\n", support.control.file()));
+    }
+    text
+}
+
+fn probe_json(probe: &Probe, controls: &[ControlSupport]) -> Result<String> {
+    let control = |support: &ControlSupport| {
+        serde_json::json!({
+            "control": support.control.file(),
+            "supported": support.result.is_ok(),
+            "reason": support.result.as_ref().err(),
+        })
+    };
+    let bound: &BTreeSet<String> = &probe.controllers.bound_to_v1;
+    let value = serde_json::json!({
+        "kernel_release": probe.kernel_release,
+        "boot_id": probe.boot_id,
+        "online_cpus": probe.online_cpus,
+        "memory_bytes": probe.memory_bytes,
+        "swap_bytes": probe.swap_bytes,
+        "pid_max": probe.pid_max,
+        "cgroup2_mount": probe.cgroup2.as_ref().map(|mount| &mount.mount_point),
+        "controllers": probe.controllers.available,
+        "controllers_bound_to_v1": bound,
+        "systemd": probe.systemd,
+        "security_modules": probe.security_modules,
+        "btf": probe.btf,
+        "pressure": probe.pressure,
+        "controls": controls.iter().map(control).collect::<Vec<_>>(),
+    });
+    Ok(serde_json::to_string_pretty(&value)? + "\n")
+}
+
+/// Takes everything of ours off this node's kernel.
+pub fn detach(places: &Places, args: DetachArgs) -> Result<ExitCode> {
+    let done = bpf::detach(&places.bpffs).context("take programs and tables off")?;
+    let mut text = String::new();
+    for (what, paths) in
+        [("link", &done.links), ("map", &done.maps), ("directory", &done.directories)]
+    {
+        for path in paths {
+            text.push_str(&format!("{what} {} is off\n", path.display()));
+        }
+    }
+    for (path, why) in &done.leftovers {
+        text.push_str(&format!("{} is still there: {why}\n", path.display()));
+    }
+    if args.cgroups {
+        text.push_str(&remove_cgroups(places)?);
+    }
+    print(&text)?;
+    Ok(if done.leftovers.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn remove_cgroups(places: &Places) -> Result<String> {
+    let probe = Probe::read(&Files::host()).context("find out what this node is")?;
+    let root = delegate::path(places.cgroup_root.as_deref(), &probe)?;
+    if !root.exists() {
+        return Ok(String::new());
+    }
+    delegate::remove(places.cgroup_root.as_deref(), &probe)
+        .context("remove the virtual clusters' cgroups; end their processes first")?;
+    Ok(format!("cgroup {} is off\n", root.display()))
+}
+
+/// To standard output; whoever reads it may have seen enough.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("write to standard output"),
+    }
+}

@@ -1,0 +1,136 @@
+//! Asking the agent that runs on this node.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use bulkhead_proto::connect::connect;
+use bulkhead_proto::v1;
+use bulkhead_proto::v1::node_agent_client::NodeAgentClient;
+use bulkhead_proto::v1::virtual_cluster_node_status::State;
+use tonic::transport::Channel;
+
+use super::print;
+use crate::admin;
+use crate::args::{OutputArgs, Places};
+
+/// Prints what the running agent would do now.
+pub fn plan(places: &Places) -> Result<ExitCode> {
+    let answer = ask(places, async |mut agent: NodeAgentClient<Channel>| {
+        agent.get_plan(v1::GetPlanRequest {}).await
+    })?;
+    let text = if answer.steps.is_empty() {
+        "nothing to do: the node is as wanted\n".to_owned()
+    } else {
+        answer.steps.join("\n") + "\n"
+    };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what the running agent has done.
+pub fn status(places: &Places, output: OutputArgs) -> Result<ExitCode> {
+    let answer = ask(places, async |mut agent: NodeAgentClient<Channel>| {
+        agent.get_status(v1::GetStatusRequest {}).await
+    })?;
+    let text = if output.json { status_json(&answer)? } else { status_text(&answer) };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask<T>(
+    places: &Places,
+    question: impl AsyncFnOnce(NodeAgentClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>,
+) -> Result<T> {
+    let endpoint = admin::endpoint(&places.run_dir);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        let channel = connect(&endpoint)
+            .await
+            .with_context(|| format!("ask the agent at {endpoint}; is it running?"))?;
+        let answer = question(NodeAgentClient::new(channel)).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| {
+            anyhow::anyhow!("the agent at {endpoint} says: {}", status.message())
+        })
+    })
+}
+
+fn state_name(state: i32) -> &'static str {
+    match State::try_from(state) {
+        Ok(State::Applied) => "Applied",
+        Ok(State::Degraded) => "Degraded",
+        Ok(State::Refused) => "Refused",
+        Ok(State::Pending) => "Pending",
+        Ok(State::Unspecified) | Err(_) => "Unknown",
+    }
+}
+
+fn status_text(answer: &v1::GetStatusResponse) -> String {
+    let status = answer.status.clone().unwrap_or_default();
+    let controller = if answer.controller_connected { "connected" } else { "away" };
+    let mut text = format!(
+        "node {}\ncontroller {controller}\ngeneration {}\njournal backlog {} records\n",
+        answer.node, status.applied_generation, status.journal_backlog_records
+    );
+    for reason in &status.reasons {
+        text.push_str(&format!("! {}: {}\n", reason.subject, reason.message));
+    }
+    for one in &status.virtual_clusters {
+        text.push_str(&format!(
+            "\n{} {} (mended {})\n",
+            one.name,
+            state_name(one.state),
+            one.mended
+        ));
+        for reason in &one.reasons {
+            text.push_str(&format!("  {}: {}\n", reason.subject, reason.message));
+        }
+    }
+    let controls = answer.facts.clone().unwrap_or_default().controls;
+    let missing: Vec<_> = controls.iter().filter(|control| !control.supported).collect();
+    if !missing.is_empty() {
+        text.push_str("\nnot enforceable on this node:\n");
+    }
+    for control in missing {
+        text.push_str(&format!("  {}: {}\n", control.control, control.reason));
+    }
+    text
+}
+
+fn status_json(answer: &v1::GetStatusResponse) -> Result<String> {
+    let status = answer.status.clone().unwrap_or_default();
+    let reasons = |reasons: &[v1::Reason]| {
+        let one = |reason: &v1::Reason| {
+            serde_json::json!({ "subject": reason.subject, "message": reason.message })
+        };
+        reasons.iter().map(one).collect::<Vec<_>>()
+    };
+    let one = |one: &v1::VirtualClusterNodeStatus| {
+        serde_json::json!({
+            "name": one.name,
+            "state": state_name(one.state),
+            "mended": one.mended,
+            "reasons": reasons(&one.reasons),
+        })
+    };
+    let controls = answer.facts.clone().unwrap_or_default().controls;
+    let control = |control: &v1::ControlSupport| {
+        serde_json::json!({
+            "control": control.control,
+            "supported": control.supported,
+            "reason": control.reason,
+        })
+    };
+    let value = serde_json::json!({
+        "node": answer.node,
+        "controller_connected": answer.controller_connected,
+        "applied_generation": status.applied_generation,
+        "journal_backlog_records": status.journal_backlog_records,
+        "reasons": reasons(&status.reasons),
+        "virtual_clusters": status.virtual_clusters.iter().map(one).collect::<Vec<_>>(),
+        "controls": controls.iter().map(control).collect::<Vec<_>>(),
+    });
+    Ok(serde_json::to_string_pretty(&value)? + "\n")
+}

@@ -1,0 +1,257 @@
+//! The one loop: observe, count, decide, apply. Owned by one plain thread; time and facts are
+//! passed in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+
+use bulkhead_core::judge::mended;
+use bulkhead_core::{
+    Accounting, Attempt, CgroupId, Degradation, Desired, Fact, Failure, Index, Integrals,
+    NodeFacts, Observed, Plan, State, VirtualClusterName, VirtualClusterNumber, account, compile,
+    judge, plan,
+};
+
+use crate::checkpoint;
+use crate::clock::Now;
+use crate::journal::Journal;
+use crate::kernel::seam::{Kernel, KernelError};
+
+/// How the cycle counts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which boot this is: cgroup ids mean nothing in another.
+    pub boot_id: String,
+    /// Length of a window, nanoseconds.
+    pub window_nanoseconds: NonZeroU64,
+    /// Time between samples over which memory is not integrated, nanoseconds.
+    pub longest_gap_nanoseconds: u64,
+}
+
+/// What people may know of the node after a turn.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// The generation that stands.
+    pub applied_generation: u64,
+    /// How the node does by each virtual cluster.
+    pub states: BTreeMap<VirtualClusterName, State>,
+    /// How often somebody else's change was mended; `None`: tables and programs.
+    pub mended: BTreeMap<Option<VirtualClusterName>, u64>,
+    /// What is wrong with the node itself.
+    pub reasons: Vec<Degradation>,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Cycle<K> {
+    kernel: K,
+    journal: Journal,
+    settings: Settings,
+    index: Index,
+    integrals: Integrals,
+    /// What the newest facts ask for, as far as they were not refused.
+    desired: Option<Desired>,
+    /// The wish that stood, whole, after the last turn that reached it.
+    reached: Option<Desired>,
+    attempt: Option<Attempt>,
+    mended: BTreeMap<Option<VirtualClusterName>, u64>,
+    /// What is wrong with observing, counting or the journal.
+    troubles: BTreeMap<&'static str, Degradation>,
+}
+
+impl<K: Kernel> Cycle<K> {
+    /// A cycle that knows nothing yet and changes nothing until it is told something.
+    pub fn new(kernel: K, journal: Journal, settings: Settings, integrals: Integrals) -> Self {
+        Self {
+            kernel,
+            journal,
+            settings,
+            index: Index::default(),
+            integrals,
+            desired: None,
+            reached: None,
+            attempt: None,
+            mended: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in what the node was told. A fact that makes no sense changes nothing.
+    pub fn learn(&mut self, fact: Fact) {
+        let refused = self.index.apply(fact).err();
+        self.trouble("facts", refused.map(|error| KernelError::new("snapshot", &error)));
+    }
+
+    /// The journal, for acknowledgements and its backlog.
+    pub const fn journal(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
+    /// One turn: what was counted goes into the journal before anything that ends counters is
+    /// done.
+    pub fn turn(&mut self, now: Now) -> Report {
+        let observed = match self.kernel.observe() {
+            Ok(observed) => observed,
+            Err(error) => {
+                self.trouble("observe", Some(error));
+                return self.report();
+            }
+        };
+        self.trouble("observe", None);
+        let counted = self.count(now, &observed);
+        self.trouble("count", counted.err());
+        if let Some(plan) = self.decide(&observed) {
+            let uncounted = self.troubles.contains_key("count");
+            let plan = if uncounted { plan.keeping_counters() } else { plan };
+            self.carry_out(&plan);
+        }
+        self.report()
+    }
+
+    /// What the next turn would do, one line for each step.
+    pub fn preview(&mut self) -> Result<Vec<String>, KernelError> {
+        let observed = self.kernel.observe()?;
+        let plan = self.wish().and_then(|(desired, node)| match desired {
+            Some(desired) => plan(&desired, &observed, node.capacities)
+                .map_err(|error| KernelError::new("plan", &error)),
+            None => Ok(Plan::default()),
+        })?;
+        Ok(plan.steps.iter().map(ToString::to_string).collect())
+    }
+
+    /// What people may know now.
+    pub fn report(&self) -> Report {
+        let states = match (&self.desired, &self.attempt) {
+            (Some(desired), Some(attempt)) => judge(desired, attempt),
+            _ => BTreeMap::new(),
+        };
+        let mut reasons: Vec<_> = self.troubles.values().cloned().collect();
+        if let Some(Attempt::Refused(reason)) = &self.attempt {
+            reasons.push(reason.clone());
+        }
+        Report {
+            applied_generation: self.reached.as_ref().map_or(0, |reached| reached.generation),
+            states: self.with_pending(states),
+            mended: self.mended.clone(),
+            reasons,
+        }
+    }
+
+    /// Virtual clusters that were told of but are in no wish yet.
+    fn with_pending(
+        &self,
+        mut states: BTreeMap<VirtualClusterName, State>,
+    ) -> BTreeMap<VirtualClusterName, State> {
+        let known = self.index.snapshot().map(|snapshot| snapshot.virtual_clusters.keys());
+        for name in known.into_iter().flatten() {
+            let state = match &self.attempt {
+                Some(Attempt::Refused(reason)) => State::Refused(vec![reason.clone()]),
+                _ => State::Pending,
+            };
+            states.entry(name.clone()).or_insert(state);
+        }
+        states
+    }
+
+    /// Counts and puts the counts into the journal.
+    fn count(&mut self, now: Now, observed: &Observed) -> Result<(), KernelError> {
+        let sample = self.kernel.sample(now)?;
+        let numbers: BTreeMap<CgroupId, VirtualClusterNumber> = observed
+            .network
+            .members
+            .iter()
+            .filter_map(|(id, member)| {
+                Some((*id, VirtualClusterNumber::new(member.virtual_cluster)?))
+            })
+            .collect();
+        let accounting = Accounting {
+            window_nanoseconds: self.settings.window_nanoseconds,
+            longest_gap_nanoseconds: self.settings.longest_gap_nanoseconds,
+            numbers: &numbers,
+        };
+        let records = account(&sample, accounting, &mut self.integrals);
+        if records.is_empty() {
+            return Ok(());
+        }
+        let checkpoint = checkpoint::encode(&self.settings.boot_id, &self.integrals)
+            .map_err(|error| KernelError::new("journal", &error))?;
+        self.journal
+            .append_with(&records, Some(&checkpoint))
+            .map_err(|error| KernelError::new("journal", &error))?;
+        Ok(())
+    }
+
+    /// What the newest facts ask for on this node as it is now.
+    fn wish(&mut self) -> Result<(Option<Desired>, NodeFacts), KernelError> {
+        let devices = self.devices();
+        let node = self.kernel.node(&devices)?;
+        let desired =
+            compile(&self.index, &node).map_err(|error| KernelError::new("snapshot", &error))?;
+        Ok((desired, node))
+    }
+
+    fn devices(&self) -> BTreeSet<PathBuf> {
+        let snapshot = self.index.snapshot();
+        let clusters = snapshot.iter().flat_map(|snapshot| snapshot.virtual_clusters.values());
+        clusters.flat_map(|one| one.limit.io.iter()).map(|limit| limit.device.clone()).collect()
+    }
+
+    /// The plan; `None` where there is nothing to reach, or where it was refused whole.
+    fn decide(&mut self, observed: &Observed) -> Option<Plan> {
+        let decided = self.wish().and_then(|(desired, node)| {
+            let Some(desired) = desired else { return Ok(None) };
+            let plan = plan(&desired, observed, node.capacities)
+                .map_err(|error| KernelError::new("plan", &error))?;
+            Ok(Some((desired, plan)))
+        });
+        match decided {
+            Ok(None) => None,
+            Ok(Some((desired, plan))) => {
+                let as_before = self.reached.as_ref() == Some(&desired);
+                for (subject, count) in mended(&plan, as_before) {
+                    *self.mended.entry(subject).or_insert(0) += count;
+                }
+                self.desired = Some(desired);
+                Some(plan)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the newest snapshot is refused; the one before stands");
+                self.attempt = Some(Attempt::Refused(error.into()));
+                None
+            }
+        }
+    }
+
+    fn carry_out(&mut self, plan: &Plan) {
+        let mut failures = Vec::new();
+        for step in &plan.steps {
+            tracing::info!(%step, "apply");
+            let Err(error) = self.kernel.apply(step) else { continue };
+            tracing::error!(%error, %step, "a step failed");
+            let subject = step.subject().cloned();
+            failures.push(Failure { subject, failure: error.into() });
+            if step.failure_stops() {
+                break;
+            }
+        }
+        if failures.is_empty() {
+            self.reached.clone_from(&self.desired);
+            self.attempt = Some(Attempt::Reached);
+        } else {
+            self.attempt = Some(Attempt::Failed(failures));
+        }
+    }
+
+    fn trouble(&mut self, what: &'static str, error: Option<KernelError>) {
+        match error {
+            Some(error) => {
+                tracing::error!(%error, what, "trouble");
+                self.troubles.insert(what, error.into());
+            }
+            None => drop(self.troubles.remove(what)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

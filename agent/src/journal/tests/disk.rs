@@ -1,0 +1,198 @@
+//! Disks that are full or fail.
+
+use super::*;
+use crate::journal::storage::{Disk, Storage};
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A disk with limited space, that can fail to sync and to cut, and that shows the directory as
+/// a crash between write and sync would leave it.
+#[derive(Clone, Debug)]
+pub(super) struct SmallDisk {
+    pub(super) space: Arc<AtomicU64>,
+    pub(super) no_sync: Arc<AtomicBool>,
+    pub(super) no_cut: Arc<AtomicBool>,
+    pub(super) crashes: Arc<Mutex<Option<Crashes>>>,
+}
+
+/// Copies of a directory, made before each sync.
+#[derive(Debug)]
+pub(super) struct Crashes {
+    pub(super) of: PathBuf,
+    pub(super) copies: Vec<TempDir>,
+}
+
+impl SmallDisk {
+    pub(super) fn new() -> Self {
+        Self {
+            space: Arc::new(AtomicU64::new(u64::MAX)),
+            no_sync: Arc::default(),
+            no_cut: Arc::default(),
+            crashes: Arc::default(),
+        }
+    }
+
+    pub(super) fn open(&self, directory: &Path, limits: Limits) -> (Journal, Recovered) {
+        Journal::open_on(Box::new(self.clone()), directory, limits, BOOT).unwrap()
+    }
+
+    pub(super) fn leave(&self, bytes: u64) {
+        self.space.store(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Storage for SmallDisk {
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let wanted = u64::try_from(bytes.len()).unwrap();
+        let left = self.space.load(Ordering::Relaxed);
+        let written = usize::try_from(wanted.min(left)).unwrap();
+        Disk.write_at(file, &bytes[..written], offset)?;
+        self.space.store(left - wanted.min(left), Ordering::Relaxed);
+        if wanted > left {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        if let Some(crashes) = &mut *self.crashes.lock().unwrap() {
+            let copy = copy(&crashes.of);
+            crashes.copies.push(copy);
+        }
+        if self.no_sync.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk is broken"));
+        }
+        Disk.sync(file)
+    }
+
+    fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
+        if self.no_cut.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk is broken"));
+        }
+        Disk.truncate(file, length)
+    }
+}
+
+#[test]
+fn a_full_disk_costs_no_number_and_nothing_that_was_there() {
+    for left in 0..200 {
+        let (directory, disk) = (directory(), SmallDisk::new());
+        let (mut journal, _) = disk.open(directory.path(), SMALL);
+        journal.append(&[record(1, 1, 1)]).unwrap();
+        let before = content(directory.path());
+        disk.leave(left);
+        let big: Vec<UsageRecord> = (0..10).map(|cgroup| record(cgroup, 1, 2)).collect();
+        let error = journal
+            .append_with(&big, Some(b"never written"))
+            .unwrap_err();
+        assert!(matches!(error, JournalError::DiskFull { .. }), "{error}");
+        assert!(error.is_full());
+        assert_eq!(content(directory.path()), before);
+        assert_eq!(sequences(&read(&journal.reader(), Sequence(0))), [1]);
+        disk.leave(u64::MAX);
+        assert_eq!(journal.append(&[record(1, 1, 3)]).unwrap(), Sequence(2));
+        assert_eq!(cpu_values(&read(&journal.reader(), Sequence(0))), [1, 3]);
+        drop(journal);
+        let (journal, recovered) = open(directory.path());
+        assert_eq!((recovered.truncated, recovered.damaged.len()), (None, 0));
+        assert_eq!(recovered.checkpoint, None);
+        assert_eq!(cpu_values(&read(&journal.reader(), Sequence(0))), [1, 3]);
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_where_a_segment_would_begin_costs_nothing_either() {
+    let (directory, disk) = (directory(), SmallDisk::new());
+    let (mut journal, _) = disk.open(directory.path(), SMALL);
+    let mut confirmed = 0;
+    for value in 1..=60 {
+        disk.leave(if value % 3 == 0 { value } else { u64::MAX });
+        if let Ok(last) = journal.append(&[record(1, value, value)]) {
+            confirmed += 1;
+            assert_eq!(last, Sequence(confirmed));
+        }
+    }
+    assert!(confirmed >= 40);
+    assert_eq!(files(directory.path(), ".tmp"), Vec::<PathBuf>::new());
+    assert_eq!(
+        read(&journal.reader(), Sequence(0)).len(),
+        usize::try_from(confirmed).unwrap()
+    );
+}
+
+#[test]
+fn an_acknowledgement_makes_room_on_a_full_disk() {
+    let (directory, disk) = (directory(), SmallDisk::new());
+    let (mut journal, _) = disk.open(directory.path(), SMALL);
+    for value in 1..=40 {
+        journal.append(&[record(1, value, value)]).unwrap();
+    }
+    disk.leave(0);
+    let error = journal.acknowledge(Sequence(35)).unwrap_err();
+    assert!(matches!(error, JournalError::DiskFull { .. }), "{error}");
+    assert_eq!(journal.reader().acknowledged(), Sequence(35));
+    assert!(segments(directory.path()).len() <= 2);
+    disk.leave(u64::MAX);
+    journal.append(&[record(1, 41, 41)]).unwrap();
+    drop(journal);
+    assert_eq!(open(directory.path()).1.acknowledged, Sequence(35));
+}
+
+#[test]
+fn after_a_failed_sync_the_file_is_not_trusted_any_more() {
+    let (directory, disk) = (directory(), SmallDisk::new());
+    let (mut journal, _) = disk.open(directory.path(), SMALL);
+    journal.append(&[record(1, 1, 1)]).unwrap();
+    disk.no_sync.store(true, Ordering::Relaxed);
+    let error = journal.append(&[record(1, 1, 2)]).unwrap_err();
+    assert!(matches!(error, JournalError::System { .. }), "{error}");
+    disk.no_sync.store(false, Ordering::Relaxed);
+    assert_eq!(journal.append(&[record(1, 1, 3)]).unwrap(), Sequence(2));
+    assert_eq!(segments(directory.path()).len(), 2);
+    drop(journal);
+    let (journal, recovered) = open(directory.path());
+    assert_eq!(recovered.damaged, []);
+    assert_eq!(cpu_values(&read(&journal.reader(), Sequence(0))), [1, 3]);
+}
+
+#[test]
+fn a_number_is_not_given_twice_where_its_batch_could_not_be_cut_off() {
+    let (directory, disk) = (directory(), SmallDisk::new());
+    let (mut journal, _) = disk.open(directory.path(), SMALL);
+    journal.append(&[record(1, 1, 1)]).unwrap();
+    disk.no_sync.store(true, Ordering::Relaxed);
+    disk.no_cut.store(true, Ordering::Relaxed);
+    journal.append(&[record(1, 1, 2)]).unwrap_err();
+    disk.no_sync.store(false, Ordering::Relaxed);
+    assert_eq!(journal.append(&[record(1, 1, 3)]).unwrap(), Sequence(3));
+    assert_eq!(cpu_values(&read(&journal.reader(), Sequence(0))), [1, 3]);
+    drop(journal);
+    // That it survived is right too: it is true, and its number is its own.
+    let (journal, recovered) = open(directory.path());
+    assert_eq!(recovered.damaged, []);
+    let batches = read(&journal.reader(), Sequence(0));
+    assert_eq!(
+        (cpu_values(&batches), sequences(&batches)),
+        (vec![1, 2, 3], vec![1, 2, 3])
+    );
+}
+
+#[test]
+fn a_journal_opens_on_a_full_disk() {
+    let (directory, disk) = (directory(), SmallDisk::new());
+    let (mut journal, _) = disk.open(directory.path(), SMALL);
+    journal.append(&[record(1, 1, 1)]).unwrap();
+    drop(journal);
+    let path = segments(directory.path()).remove(0);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    disk.leave(10);
+    let (mut journal, recovered) = disk.open(directory.path(), SMALL);
+    assert!(recovered.truncated.is_some());
+    assert!(journal.append(&[record(1, 1, 2)]).unwrap_err().is_full());
+    disk.leave(u64::MAX);
+    assert!(journal.append(&[record(1, 1, 3)]).unwrap() > Sequence(1));
+}

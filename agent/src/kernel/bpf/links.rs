@@ -1,0 +1,199 @@
+//! Attaching: every program once, at the root of the hierarchy, by a pinned link that outlives
+//! the agent. A program that is attached already is replaced in its place, so that no packet
+//! goes unjudged and none is counted twice.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use bulkhead_abi::programs;
+
+use super::error::BpfError;
+use super::sys::{self, CgroupLink};
+
+/// Each program and its `enum bpf_attach_type`.
+pub(super) const ATTACH_TYPES: [(&str, u32); programs::ALL.len()] = [
+    (programs::EGRESS, 1),
+    (programs::INGRESS, 0),
+    (programs::CONNECT4, 10),
+    (programs::CONNECT6, 11),
+    (programs::SENDMSG4, 14),
+    (programs::SENDMSG6, 15),
+];
+
+/// A loaded program, to be attached.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) name: &'static str,
+    pub(super) attach_type: u32,
+    pub(super) id: u32,
+    pub(super) fd: OwnedFd,
+}
+
+/// The root of the hierarchy.
+#[derive(Debug)]
+pub(super) struct Root {
+    pub(super) fd: OwnedFd,
+    pub(super) id: u64,
+}
+
+/// What was done to attach every program.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Attached {
+    /// Programs that were attached anew.
+    pub attached: Vec<&'static str>,
+    /// Programs that took the place of an older one without a gap.
+    pub replaced: Vec<&'static str>,
+    /// Programs that were in place.
+    pub kept: Vec<&'static str>,
+}
+
+/// How a program's link stands.
+enum Standing {
+    /// Nothing is pinned.
+    Absent,
+    /// Attached to our root.
+    Ours { link: OwnedFd, program_id: u32 },
+    /// Attached elsewhere, or to a cgroup that is gone.
+    Elsewhere { link: OwnedFd },
+}
+
+/// How to undo one step.
+enum Undo {
+    Unpin(PathBuf),
+    Repin { path: PathBuf, link: OwnedFd },
+    GiveBack { path: PathBuf, link: OwnedFd, program: OwnedFd },
+}
+
+/// Attaches what is not attached; after an error the links stand as before.
+pub(super) fn attach_all(
+    dir: &Path,
+    root: &Root,
+    loaded: &[Loaded],
+) -> Result<Attached, BpfError> {
+    // Look at everything before anything is touched.
+    let standings = loaded
+        .iter()
+        .map(|program| Ok((program, standing(&dir.join(program.name), root, program)?)))
+        .collect::<Result<Vec<_>, BpfError>>()?;
+
+    let mut done = Attached::default();
+    let mut undo = Vec::new();
+    for (program, standing) in standings {
+        let path = dir.join(program.name);
+        let step = match standing {
+            Standing::Ours { program_id, .. } if program_id == program.id => {
+                done.kept.push(program.name);
+                continue;
+            }
+            Standing::Ours { link, program_id } => {
+                done.replaced.push(program.name);
+                replace(path, link, program_id, program)
+            }
+            Standing::Absent => {
+                done.attached.push(program.name);
+                attach(&path, root, program, None)
+            }
+            Standing::Elsewhere { link } => {
+                done.attached.push(program.name);
+                attach(&path, root, program, Some(link))
+            }
+        };
+        match step {
+            Ok(step) => undo.push(step),
+            Err(error) => {
+                take_back(undo);
+                return Err(error);
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Whether a program of ours is what its pinned link runs on our root, as the kernel has it now.
+pub(super) fn is_attached(dir: &Path, root: &Root, program: &Loaded) -> Result<bool, BpfError> {
+    let standing = standing(&dir.join(program.name), root, program)?;
+    Ok(matches!(standing, Standing::Ours { program_id, .. } if program_id == program.id))
+}
+
+fn standing(path: &Path, root: &Root, program: &Loaded) -> Result<Standing, BpfError> {
+    let link = match sys::open_link(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Standing::Absent),
+        opened => opened.map_err(BpfError::file("open pinned link", path))?,
+    };
+    let info = sys::cgroup_link(link.as_fd()).map_err(BpfError::file("ask about link", path))?;
+    Ok(match info {
+        Some(CgroupLink { program_id, cgroup_id, attach_type })
+            if cgroup_id == root.id && attach_type == program.attach_type =>
+        {
+            Standing::Ours { link, program_id }
+        }
+        _ => Standing::Elsewhere { link },
+    })
+}
+
+fn replace(
+    path: PathBuf,
+    link: OwnedFd,
+    old_id: u32,
+    program: &Loaded,
+) -> Result<Undo, BpfError> {
+    let old = sys::program(old_id).map_err(BpfError::file("open the program of link", &path))?;
+    sys::replace_program(link.as_fd(), program.fd.as_fd())
+        .map_err(BpfError::file("replace the program of link", &path))?;
+    Ok(Undo::GiveBack { path, link, program: old })
+}
+
+/// The new link works before the old one ends: rather judged twice than not at all.
+fn attach(
+    path: &Path,
+    root: &Root,
+    program: &Loaded,
+    old: Option<OwnedFd>,
+) -> Result<Undo, BpfError> {
+    let link = sys::attach(program.fd.as_fd(), root.fd.as_fd(), program.attach_type)
+        .map_err(BpfError::file("attach to the root of the hierarchy, for link", path))?;
+    if old.is_some() {
+        fs::remove_file(path).map_err(BpfError::file("remove pin", path))?;
+    }
+    match (pin(link.as_fd(), path), old) {
+        (Ok(()), None) => Ok(Undo::Unpin(path.to_owned())),
+        (Ok(()), Some(old)) => Ok(Undo::Repin { path: path.to_owned(), link: old }),
+        (Err(error), Some(old)) => {
+            take_back(vec![Undo::Repin { path: path.to_owned(), link: old }]);
+            Err(error)
+        }
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn pin(link: BorrowedFd<'_>, path: &Path) -> Result<(), BpfError> {
+    sys::pin(link, path).map_err(BpfError::file("pin link", path))
+}
+
+/// Undoes steps, newest first. What fails here is told but does not hide the error that led
+/// here; the next cycle sees it, because it asks the kernel.
+fn take_back(steps: Vec<Undo>) {
+    for step in steps.into_iter().rev() {
+        let (path, undone) = match step {
+            Undo::Unpin(path) => {
+                let undone = fs::remove_file(&path);
+                (path, undone)
+            }
+            Undo::Repin { path, link } => {
+                // Our pin may not be there.
+                let _ = fs::remove_file(&path);
+                let undone = sys::pin(link.as_fd(), &path);
+                (path, undone)
+            }
+            Undo::GiveBack { path, link, program } => {
+                let undone = sys::replace_program(link.as_fd(), program.as_fd());
+                (path, undone)
+            }
+        };
+        if let Err(error) = undone {
+            tracing::warn!(link = %path.display(), %error, "cannot put a link back as it was");
+        }
+    }
+}

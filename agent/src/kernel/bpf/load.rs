@@ -1,0 +1,134 @@
+//! Loading: from the object's bytes to programs and pinned maps in the kernel.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfLoader};
+use bulkhead_abi::{Config, maps};
+
+use super::error::BpfError;
+use super::links::{ATTACH_TYPES, Loaded, Root};
+use super::pins::{self, Pins};
+use super::shape::{self, Capacities};
+use super::table::Table;
+use super::{BpfOptions, sys};
+
+/// Opens the cgroup that the programs are attached to.
+pub(super) fn open_root(path: &Path) -> Result<Root, BpfError> {
+    pins::check_cgroup(path)?;
+    let dir = File::open(path).map_err(BpfError::file("open", path))?;
+    // On a 64-bit kernel, the inode number of a cgroup is its id.
+    let id = dir.metadata().map_err(BpfError::file("look at", path))?.ino();
+    Ok(Root { fd: dir.into(), id })
+}
+
+/// Loads the programs, with the maps that are pinned or new ones, which it pins.
+pub(super) fn load(
+    options: &BpfOptions,
+    pins: &Pins,
+    object: &[u8],
+) -> Result<Vec<Loaded>, BpfError> {
+    let mut loader = EbpfLoader::new();
+    for (map, wanted) in shape::wanted(&options.capacities) {
+        loader.map_pin_path(map, pins.maps.join(map));
+        loader.map_max_entries(map, wanted.entries());
+    }
+    let mut ebpf = loader.load(object).map_err(|source| {
+        let path = options.object.clone();
+        BpfError::Load { path, source: Box::new(source) }
+    })?;
+    // An object can carry our version and still be another.
+    let there = shape::check_pinned(&pins.maps, &options.capacities)?;
+    if let Some(map) = maps::ALL.iter().find(|map| !there.contains(map)) {
+        let (path, what) = (options.object.clone(), format!("it has no map {map}"));
+        return Err(BpfError::Object { path, what });
+    }
+    ATTACH_TYPES
+        .into_iter()
+        .map(|(name, attach_type)| load_program(options, &mut ebpf, name, attach_type))
+        .collect()
+}
+
+fn load_program(
+    options: &BpfOptions,
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    attach_type: u32,
+) -> Result<Loaded, BpfError> {
+    let wrong = |what: &str| {
+        let (path, what) = (options.object.clone(), format!("{what} program {name}"));
+        BpfError::Object { path, what }
+    };
+    let failed = |source: ProgramError| BpfError::Program { program: name, source: source.into() };
+    let program = ebpf.program_mut(name).ok_or_else(|| wrong("it has no"))?;
+    match program {
+        Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        _ => return Err(wrong("it has another kind of")),
+    }
+    .map_err(failed)?;
+    let id = program.info().map_err(failed)?.id();
+    let fd = program.fd().map_err(failed)?.as_fd().try_clone_to_owned();
+    let fd = fd.map_err(BpfError::file("duplicate the descriptor of program", name))?;
+    Ok(Loaded { name, attach_type, id, fd })
+}
+
+/// Removes the pins of maps that a failed start has made.
+pub(super) fn unpin(pins: &Pins, created: &[&'static str]) {
+    for map in created {
+        let path = pins.maps.join(map);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(map = %path.display(), %error, "cannot remove a new pin");
+            }
+            _ => {}
+        }
+    }
+}
+
+pub(super) fn open_map(pins: &Pins, map: &str) -> Result<OwnedFd, BpfError> {
+    let path = pins.maps.join(map);
+    sys::open_pin(&path).map_err(BpfError::file("open pinned map", path))
+}
+
+/// Opens a pinned CONFIG map whose shape has been checked.
+#[expect(unsafe_code, reason = "a file descriptor becomes a typed map")]
+pub(super) fn open_config(pins: &Pins) -> Result<Table<u32, Config>, BpfError> {
+    let map = open_map(pins, maps::CONFIG)?;
+    // SAFETY: `shape::check_pinned` has seen these types.
+    Ok(unsafe { Table::new(maps::CONFIG, 1, map) })
+}
+
+pub(super) fn read_config(config: &Table<u32, Config>) -> Result<Config, BpfError> {
+    let entries = config.read_all()?;
+    Ok(entries.first().map_or_else(Config::default, |(_, config)| *config))
+}
+
+pub(super) fn write_config(table: &Table<u32, Config>, config: Config) -> Result<(), BpfError> {
+    table.put(&[(0, config)])
+}
+
+/// Opens every other table; their shapes have been checked.
+#[expect(unsafe_code, reason = "file descriptors become typed maps")]
+pub(super) fn open_tables(pins: &Pins, capacities: &Capacities) -> Result<super::Tables, BpfError> {
+    let cpus =
+        aya::util::nr_cpus().map_err(|(path, source)| BpfError::file("read", path)(source))?;
+    let Capacities { members, addresses, prefixes, allowed, counters } = *capacities;
+    let open = |map| open_map(pins, map);
+    Ok(super::Tables {
+        // SAFETY: `shape::check_pinned` has seen these types; so below.
+        members: unsafe { Table::new(maps::MEMBERS, members, open(maps::MEMBERS)?) },
+        // SAFETY: as above.
+        addresses: unsafe { Table::new(maps::ADDRESSES, addresses, open(maps::ADDRESSES)?) },
+        // SAFETY: as above.
+        prefixes: unsafe { Table::new(maps::PREFIXES, prefixes, open(maps::PREFIXES)?) },
+        // SAFETY: as above.
+        allowed: unsafe { Table::new(maps::ALLOWED, allowed, open(maps::ALLOWED)?) },
+        // SAFETY: as above; `cpus` is the number of possible CPUs.
+        counters: unsafe { super::CounterTable::new(counters, cpus, open(maps::COUNTERS)?) },
+    })
+}

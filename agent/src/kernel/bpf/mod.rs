@@ -1,0 +1,192 @@
+//! The kernel programs and their tables: the only code of the agent that calls bpf(2).
+//!
+//! Links and maps are pinned, so that judging and counting go on while the agent does not run.
+//! [`Bpf::open`] takes over what is there, or makes it; [`Bpf::attach_all`] puts the programs to
+//! work, once the tables are filled; [`detach`] takes everything off.
+
+mod counters;
+mod detach;
+mod error;
+mod links;
+mod load;
+mod object;
+mod pins;
+mod raw_map;
+mod shape;
+mod sys;
+mod table;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bulkhead_abi::{ABI_VERSION, Address, AllowKey, Config, FarEnd, Member, Prefix, maps};
+
+pub use counters::CounterTable;
+pub use detach::{Detached, detach};
+pub use error::BpfError;
+pub use links::Attached;
+pub use shape::{Capacities, MapShape};
+pub use table::Table;
+
+use links::{Loaded, Root};
+use pins::Pins;
+
+/// What [`Bpf::open`] needs to know.
+#[derive(Clone, Debug)]
+pub struct BpfOptions {
+    /// The object that `cargo xtask build-ebpf` makes.
+    pub object: PathBuf,
+    /// Where links and maps are pinned: `<bpffs>/v<ABI version>`.
+    pub pin_dir: PathBuf,
+    /// The root of the hierarchy, where the programs are attached.
+    pub cgroup_root: PathBuf,
+    /// Depth of a virtual cluster's cgroup below the cgroup v2 mount (the mount itself is 0).
+    pub ancestor_level: u32,
+    /// How many entries the tables can hold.
+    pub capacities: Capacities,
+    /// When the counters begin at zero, if they are new: nanoseconds since the Unix epoch.
+    pub epoch_if_new: u64,
+}
+
+/// What [`Bpf::open`] found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opened {
+    /// Maps that were there, with what they hold.
+    pub taken_over: Vec<&'static str>,
+    /// Maps that were made, empty.
+    pub created: Vec<&'static str>,
+    /// When the counters began at zero: nanoseconds since the Unix epoch.
+    pub epoch: u64,
+}
+
+/// The loaded programs and the tables that they use.
+#[derive(Debug)]
+pub struct Bpf {
+    pins: Pins,
+    root: Root,
+    ancestor_level: u32,
+    epoch: u64,
+    loaded: Vec<Loaded>,
+    config: Table<u32, Config>,
+    tables: Tables,
+}
+
+/// What the programs look things up in, and what they count in.
+#[derive(Debug)]
+pub struct Tables {
+    /// Which cgroup is which virtual cluster.
+    pub members: Table<u64, Member>,
+    /// Exact addresses.
+    pub addresses: Table<Address, FarEnd>,
+    /// Prefixes.
+    pub prefixes: Table<Prefix, FarEnd>,
+    /// Pairs of virtual clusters that may talk.
+    pub allowed: Table<AllowKey, u32>,
+    /// What each cgroup sent and received.
+    pub counters: CounterTable,
+}
+
+impl Bpf {
+    /// Loads the programs and opens their tables: pinned ones with what they hold, missing ones
+    /// empty. Nothing is attached and nothing that is attached changes. After an error
+    /// everything stands as before.
+    pub fn open(options: &BpfOptions) -> Result<(Self, Opened), BpfError> {
+        let object = object::read(&options.object)?;
+        let pins = Pins::new(&options.pin_dir)?;
+        let root = load::open_root(&options.cgroup_root)?;
+        let taken_over = shape::check_pinned(&pins.maps, &options.capacities)?;
+        let created: Vec<_> =
+            maps::ALL.into_iter().filter(|map| !taken_over.contains(map)).collect();
+
+        pins.create_dirs()?;
+        if created.contains(&maps::COUNTERS) && taken_over.contains(&maps::CONFIG) {
+            // New counters must not carry an old epoch, even if we die on the way.
+            let config = load::open_config(&pins)?;
+            load::write_config(&config, Config { epoch: 0, ..load::read_config(&config)? })?;
+        }
+        let opened = load::load(options, &pins, &object)
+            .and_then(|loaded| Self::assemble(options, pins.clone(), root, loaded));
+        match opened {
+            Ok(bpf) => {
+                let epoch = bpf.epoch;
+                Ok((bpf, Opened { taken_over, created, epoch }))
+            }
+            Err(error) => {
+                load::unpin(&pins, &created);
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts the programs to work, to be called when the tables are filled. Links that are there
+    /// go on with our programs, without a gap; missing ones are made. After an error the links
+    /// stand as before. Called again, it mends what is no longer attached.
+    pub fn attach_all(&self) -> Result<Attached, BpfError> {
+        let before = load::read_config(&self.config)?;
+        // The programs judge from their first packet on.
+        let (abi_version, ancestor_level) = (ABI_VERSION, self.ancestor_level);
+        let ready = Config { abi_version, ancestor_level, epoch: self.epoch };
+        if before != ready {
+            load::write_config(&self.config, ready)?;
+        }
+        links::attach_all(&self.pins.links, &self.root, &self.loaded)
+            .or_else(|error| load::write_config(&self.config, before).and(Err(error)))
+    }
+
+    /// Whether each program is attached, as the kernel has it now.
+    pub fn attached(&self) -> Result<BTreeMap<&'static str, bool>, BpfError> {
+        self.loaded
+            .iter()
+            .map(|program| {
+                let attached = links::is_attached(&self.pins.links, &self.root, program)?;
+                Ok((program.name, attached))
+            })
+            .collect()
+    }
+
+    /// Whether CONFIG holds what the programs need to judge: our version, level and epoch.
+    pub fn configured(&self) -> Result<bool, BpfError> {
+        let (abi_version, ancestor_level) = (ABI_VERSION, self.ancestor_level);
+        let ready = Config { abi_version, ancestor_level, epoch: self.epoch };
+        Ok(load::read_config(&self.config)? == ready)
+    }
+
+    /// Takes off what agents of another version have left beside our pins, to be called when
+    /// ours are attached.
+    pub fn detach_other_versions(&self) -> Result<Detached, BpfError> {
+        detach::detach_others(&self.pins.dir)
+    }
+
+    /// What the programs look things up in, and what they count in.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// When the counters began at zero: nanoseconds since the Unix epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn assemble(
+        options: &BpfOptions,
+        pins: Pins,
+        root: Root,
+        loaded: Vec<Loaded>,
+    ) -> Result<Self, BpfError> {
+        let config = load::open_config(&pins)?;
+        let mut held = load::read_config(&config)?;
+        if held.epoch == 0 {
+            held.epoch = options.epoch_if_new;
+            load::write_config(&config, held)?;
+        }
+        Ok(Self {
+            tables: load::open_tables(&pins, &options.capacities)?,
+            ancestor_level: options.ancestor_level,
+            epoch: held.epoch,
+            config,
+            loaded,
+            root,
+            pins,
+        })
+    }
+}

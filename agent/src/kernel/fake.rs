@@ -1,0 +1,76 @@
+//! A kernel in memory for tests of the cycle. It does steps as `bulkhead_core::model` says,
+//! which the tests on real kernels are held to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use bulkhead_core::amount::Pids;
+use bulkhead_core::{
+    Bytes, Capacities, CgroupCounters, CgroupId, Control, NanoCores, NodeFacts, Observed, Sample,
+    Step, Support, VirtualClusterName, VirtualClusterSample, model,
+};
+
+use super::seam::{Kernel, KernelError};
+use crate::clock::Now;
+
+/// A kernel in memory.
+#[derive(Debug, Default)]
+pub struct FakeKernel {
+    /// What stands.
+    pub observed: Observed,
+    /// What the files of each virtual cluster's cgroup count.
+    pub counted: BTreeMap<VirtualClusterName, CgroupCounters>,
+    /// Steps that were done, as people read them.
+    pub done: Vec<String>,
+    /// Steps that fail: those whose line holds this text.
+    pub failing: Option<String>,
+    next_cgroup: u64,
+}
+
+impl Kernel for FakeKernel {
+    fn node(&mut self, _devices: &BTreeSet<PathBuf>) -> Result<NodeFacts, KernelError> {
+        Ok(NodeFacts {
+            cpu: NanoCores(2_000_000_000),
+            memory: Bytes(1 << 33),
+            pids: Pids(32_768),
+            page_bytes: 4_096,
+            addresses: BTreeSet::new(),
+            devices: BTreeMap::new(),
+            support: Support::default(),
+            capacities: Capacities::default(),
+        })
+    }
+
+    fn observe(&mut self) -> Result<Observed, KernelError> {
+        Ok(self.observed.clone())
+    }
+
+    fn apply(&mut self, step: &Step) -> Result<(), KernelError> {
+        let line = step.to_string();
+        if self.failing.as_ref().is_some_and(|failing| line.contains(failing)) {
+            let (subject, message) = (line, "it was told to fail".to_owned());
+            return Err(KernelError { subject, message });
+        }
+        self.next_cgroup += 1;
+        let offered = BTreeSet::from(Control::ALL);
+        model::apply(&mut self.observed, step, CgroupId(self.next_cgroup), &offered)
+            .map_err(|error| KernelError::new("model", &error))?;
+        self.done.push(line);
+        Ok(())
+    }
+
+    fn sample(&mut self, now: Now) -> Result<Sample, KernelError> {
+        let sample = |(name, cgroup): (&VirtualClusterName, &bulkhead_core::ObservedCgroup)| {
+            let cgroup_counters = self.counted.get(name).copied().unwrap_or_default();
+            let cgroup = cgroup.id;
+            let seen = VirtualClusterSample { cgroup, cgroup_counters, network: None };
+            (name.clone(), seen)
+        };
+        Ok(Sample {
+            at: now.at,
+            since_boot_nanoseconds: now.since_boot_nanoseconds,
+            network_epoch: bulkhead_core::UnixNanos(1),
+            virtual_clusters: self.observed.cgroups.iter().map(sample).collect(),
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! The only code that touches the kernel: cgroupfs, bpf(2), processes. Nothing here decides what
+//! a virtual cluster may have; it does what it is told, reads it back, and reports what it sees.
+
+pub mod bpf;
+pub mod cgroup;
+//TMPpub mod delegate;
+pub mod exec;
+pub mod probe;
+#[cfg(test)]
+pub mod fake;
+pub mod linux;
+pub mod seam;
+pub mod sockets;

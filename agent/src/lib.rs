@@ -1,0 +1,11 @@
+//! The node agent: turns facts about virtual clusters into cgroups and eBPF, and measures them.
+
+pub mod admin;
+pub mod args;
+pub mod checkpoint;
+pub mod clock;
+pub mod cycle;
+pub mod journal;
+pub mod kernel;
+pub mod owner;
+pub mod status;
