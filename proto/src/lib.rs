@@ -4,6 +4,7 @@
 //! - [`conversions`]: between messages and the values of `bulkhead-core`;
 //! - [`endpoint`], [`listen`], [`connect`]: the only addresses that Bulkhead's programs use
 //!   until they can speak TLS: unix sockets and loopback;
+//! - [`usage`]: usage records, checked;
 //! - [`time`]: timestamps as nanoseconds since the Unix epoch.
 
 pub mod connect;
@@ -11,6 +12,7 @@ pub mod conversions;
 pub mod endpoint;
 pub mod listen;
 pub mod time;
+pub mod usage;
 
 pub use conversions::ConversionError;
 pub use endpoint::{Endpoint, EndpointError};

@@ -25,6 +25,13 @@ pub struct ListVirtualClustersResponse {
     /// Empty on the last page.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// What is wrong with the objects as they are written now, one for each line of an error; while
+    /// there is anything, what was valid last stands.
+    #[prost(string, repeated, tag = "3")]
+    pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What is valid and probably not meant.
+    #[prost(string, repeated, tag = "4")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchVirtualClustersRequest {}
@@ -1361,12 +1368,14 @@ pub struct Hello {
     /// The node's name; a newer stream of the same node replaces the older.
     #[prost(string, tag = "1")]
     pub node: ::prost::alloc::string::String,
+    /// facts.boot_id: the boot in which the usage of this stream was counted.
     #[prost(message, optional, tag = "2")]
     pub facts: ::core::option::Option<NodeFacts>,
     /// Identity of the journal whose sequence numbers follow.
     #[prost(string, tag = "3")]
     pub journal_id: ::prost::alloc::string::String,
-    /// When this agent process began, nanoseconds since the Unix epoch: an older one's stream is refused.
+    /// When this agent process began, nanoseconds since the Unix epoch: while a younger process of
+    /// the node has a stream, an older one's is refused; else it replaces the one that is there.
     #[prost(uint64, tag = "4")]
     pub started_unix_nanoseconds: u64,
 }
@@ -2259,7 +2268,8 @@ pub struct UsageRow {
     pub network: ::core::option::Option<NetworkUsage>,
 }
 /// How much of what a row claims was really seen, added over the (virtual cluster, node) pairs
-/// of the row. A number is complete where covered equals wanted.
+/// of the row. A number is complete where covered equals wanted. Windows are cut at the edges of
+/// the row, so coverage adds up over rows as usage does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Coverage {
     /// Time for which records exist. Zero: nothing is known, and every number beside it is 0.
@@ -2549,7 +2559,9 @@ pub mod usage_client {
             self
         }
         /// Usage in a half-open range, in steps, grouped. Totals do not depend on grouping, filters or
-        /// paging.
+        /// paging: the usage of a window belongs, whole, to the row in which the window begins. Rows
+        /// begin with the first record of their group; after that a row with nothing in it says so by
+        /// its coverage.
         pub async fn query_usage(
             &mut self,
             request: impl tonic::IntoRequest<super::QueryUsageRequest>,
@@ -2590,7 +2602,9 @@ pub mod usage_server {
     #[async_trait]
     pub trait Usage: std::marker::Send + std::marker::Sync + 'static {
         /// Usage in a half-open range, in steps, grouped. Totals do not depend on grouping, filters or
-        /// paging.
+        /// paging: the usage of a window belongs, whole, to the row in which the window begins. Rows
+        /// begin with the first record of their group; after that a row with nothing in it says so by
+        /// its coverage.
         async fn query_usage(
             &self,
             request: tonic::Request<super::QueryUsageRequest>,
