@@ -13,16 +13,17 @@ pub use ask::{plan, status};
 pub use run::run;
 
 use crate::args::{DetachArgs, ExecArgs, OutputArgs, Places};
+use crate::kernel::bpf;
 use crate::kernel::cgroup::CgroupTree;
+use crate::kernel::delegate::Root;
 use crate::kernel::exec::{self, ExecOptions};
 use crate::kernel::probe::{ControlSupport, Files, Probe};
-use crate::kernel::{bpf, delegate};
 
 /// Starts a process inside a virtual cluster and gives its exit status.
 pub fn exec(places: &Places, args: ExecArgs) -> Result<ExitCode> {
     let probe = Probe::read(&Files::host()).context("find out what this node is")?;
-    let root = delegate::path(places.cgroup_root.as_deref(), &probe)?;
-    let tree = CgroupTree::open(&root).context(
+    let root = Root::choose(&probe, places.cgroup_root.as_deref())?;
+    let tree = CgroupTree::open(root.path()).context(
         "open the root of the virtual clusters' cgroups; is the agent of this node running?",
     )?;
     let exit = exec::run(&ExecOptions {
@@ -36,9 +37,9 @@ pub fn exec(places: &Places, args: ExecArgs) -> Result<ExitCode> {
 /// Says what this node is and what it can enforce.
 pub fn probe(places: &Places, output: OutputArgs) -> Result<ExitCode> {
     let probe = Probe::read(&Files::host()).context("find out what this node is")?;
-    let root = delegate::path(places.cgroup_root.as_deref(), &probe);
+    let root = Root::choose(&probe, places.cgroup_root.as_deref());
     // Where no agent has run yet there is no root, and what the mount says has to do.
-    let files = root.ok().and_then(|root| CgroupTree::open(&root).ok());
+    let files = root.ok().and_then(|root| CgroupTree::open(root.path()).ok());
     let files = files.and_then(|tree| tree.control_files().ok());
     let controls = probe.controls(files.as_ref());
     let text = if output.json { probe_json(&probe, &controls)? } else { probe_text(&probe, &controls) };
@@ -109,13 +110,12 @@ pub fn detach(places: &Places, args: DetachArgs) -> Result<ExitCode> {
 
 fn remove_cgroups(places: &Places) -> Result<String> {
     let probe = Probe::read(&Files::host()).context("find out what this node is")?;
-    let root = delegate::path(places.cgroup_root.as_deref(), &probe)?;
-    if !root.exists() {
-        return Ok(String::new());
-    }
-    delegate::remove(places.cgroup_root.as_deref(), &probe)
+    let root = Root::choose(&probe, places.cgroup_root.as_deref())?;
+    let removed = root
+        .unmake()
         .context("remove the virtual clusters' cgroups; end their processes first")?;
-    Ok(format!("cgroup {} is off\n", root.display()))
+    let path = root.path().display();
+    Ok(if removed { format!("cgroup {path} is off\n") } else { String::new() })
 }
 
 /// To standard output; whoever reads it may have seen enough.

@@ -55,6 +55,8 @@ pub struct Cycle<K> {
     reached: Option<Desired>,
     attempt: Option<Attempt>,
     mended: BTreeMap<Option<VirtualClusterName>, u64>,
+    /// What was found at the start and stays so until the next.
+    noted: Vec<Degradation>,
     /// What is wrong with observing, counting or the journal.
     troubles: BTreeMap<&'static str, Degradation>,
 }
@@ -72,8 +74,14 @@ impl<K: Kernel> Cycle<K> {
             reached: None,
             attempt: None,
             mended: BTreeMap::new(),
+            noted: Vec::new(),
             troubles: BTreeMap::new(),
         }
+    }
+
+    /// What was found at the start and an operator must know.
+    pub fn note(&mut self, found: Vec<Degradation>) {
+        self.noted = found;
     }
 
     /// Takes in what the node was told. A fact that makes no sense changes nothing.
@@ -125,7 +133,7 @@ impl<K: Kernel> Cycle<K> {
             (Some(desired), Some(attempt)) => judge(desired, attempt),
             _ => BTreeMap::new(),
         };
-        let mut reasons: Vec<_> = self.troubles.values().cloned().collect();
+        let mut reasons: Vec<_> = self.noted.iter().chain(self.troubles.values()).cloned().collect();
         if let Some(Attempt::Refused(reason)) = &self.attempt {
             reasons.push(reason.clone());
         }

@@ -9,3 +9,5 @@ pub mod journal;
 pub mod kernel;
 pub mod owner;
 pub mod status;
+pub mod report;
+pub mod snapshot_cache;

@@ -69,11 +69,11 @@ fn count(cgroup: u64, call: Call, judgement: &Judgement) {
     };
     // SAFETY: the pointer is to a map value, the indices are enums of exactly its dimensions.
     unsafe {
-        let cell = &raw mut (*counters).connects[call as usize][class as usize];
+        let counted = &raw mut (*counters).connects[call as usize][class as usize];
         match outcome {
             Outcome::Passed => {}
-            Outcome::Denied => member::add(&raw mut (*cell).denied, 1),
-            Outcome::WouldDeny => member::add(&raw mut (*cell).would_deny, 1),
+            Outcome::Denied => member::add(&raw mut (*counted).denied, 1),
+            Outcome::WouldDeny => member::add(&raw mut (*counted).would_deny, 1),
         }
     }
 }

@@ -30,20 +30,18 @@ const DROP_SILENTLY: i32 = 2;
 #[cgroup_skb(egress)]
 fn bulkhead_egress(ctx: SkBuffContext) -> i32 {
     match packet::judge(&ctx, Direction::Egress) {
-        Ok(Verdict::Pass) => PASS,
-        Ok(Verdict::DropSilently) | Err(Unjudged::UnknownCgroup) => DROP_SILENTLY,
         Ok(Verdict::Deny) | Err(Unjudged::TooShort) => REFUSE,
-        Err(Unjudged::NotReady | Unjudged::NotBelow | Unjudged::NotIp) => PASS,
+        Ok(Verdict::DropSilently) | Err(Unjudged::UnknownCgroup) => DROP_SILENTLY,
+        Ok(Verdict::Pass) | Err(Unjudged::NotReady | Unjudged::NotBelow | Unjudged::NotIp) => PASS,
     }
 }
 
 #[cgroup_skb(ingress)]
 fn bulkhead_ingress(ctx: SkBuffContext) -> i32 {
     match packet::judge(&ctx, Direction::Ingress) {
-        Ok(Verdict::Pass) => PASS,
-        Ok(Verdict::DropSilently | Verdict::Deny) => REFUSE,
-        Err(Unjudged::UnknownCgroup | Unjudged::TooShort) => REFUSE,
-        Err(Unjudged::NotReady | Unjudged::NotBelow | Unjudged::NotIp) => PASS,
+        Ok(Verdict::DropSilently | Verdict::Deny)
+        | Err(Unjudged::UnknownCgroup | Unjudged::TooShort) => REFUSE,
+        Ok(Verdict::Pass) | Err(Unjudged::NotReady | Unjudged::NotBelow | Unjudged::NotIp) => PASS,
     }
 }
 

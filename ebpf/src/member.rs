@@ -46,7 +46,7 @@ pub(crate) fn ancestor_level() -> Result<c_int, Unjudged> {
 pub(crate) fn member(cgroup: u64, far: &Address) -> Result<Member, Unjudged> {
     // SAFETY: the map is not preallocated, so the kernel frees an entry only after a grace
     // period, and this program runs inside one.
-    match unsafe { MEMBERS.get(&cgroup) } {
+    match unsafe { MEMBERS.get(cgroup) } {
         Some(member) => Ok(*member),
         None if is_loopback(far) => Err(Unjudged::NotBelow),
         None => Err(Unjudged::UnknownCgroup),
@@ -69,7 +69,7 @@ pub(crate) fn judge(member: Member, far: &Address) -> Judgement {
                 from: me,
                 to: known.virtual_cluster,
             };
-            ALLOWED.get_ptr(&pair).is_some()
+            ALLOWED.get_ptr(pair).is_some()
         }
         _ => false,
     };
@@ -94,7 +94,7 @@ pub(crate) fn apply_mode(mode: u32, class: Class, enforced: Verdict) -> Judgemen
 /// The counters of a virtual cluster's cgroup on this CPU, if the agent has made them.
 #[inline(always)]
 pub(crate) fn counters(cgroup: u64) -> Option<*mut Counters> {
-    COUNTERS.get_ptr_mut(&cgroup)
+    COUNTERS.get_ptr_mut(cgroup)
 }
 
 /// Adds to a counter.
@@ -142,5 +142,5 @@ fn is_loopback(address: &Address) -> bool {
         octets[15],
     ]);
     // ::1, or ::ffff:127.0.0.0/104.
-    low == 1 || low >> 24 == 0xffff_7f
+    low == 1 || low >> 24 == 0x00ff_ff7f
 }

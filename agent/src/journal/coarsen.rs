@@ -117,7 +117,9 @@ mod tests {
                 .map(|(sequence, records)| UsageBatch { sequence, records })
                 .collect();
             let mut coarsener = Coarsener::default();
-            batches.iter().for_each(|batch| coarsener.note(batch));
+            for batch in &batches {
+                coarsener.note(batch);
+            }
             let mut reduced = batches.clone();
             let dropped: u64 = reduced.iter_mut().map(|batch| coarsener.reduce(batch)).sum();
 

@@ -71,6 +71,19 @@ impl Contents {
         self.entries.last().map(|entry| entry.sequence)
     }
 
+    /// Damaged bytes behind the last batch.
+    pub(super) fn damaged_after_last(&self) -> usize {
+        let last = self
+            .entries
+            .last()
+            .and_then(|entry| usize::try_from(entry.offset).ok());
+        let behind = self
+            .damage
+            .iter()
+            .filter(|range| last.is_none_or(|last| range.start > last));
+        behind.map(ExactSizeIterator::len).sum()
+    }
+
     fn take(
         &mut self,
         range: Range<usize>,

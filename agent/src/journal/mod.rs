@@ -33,6 +33,7 @@ mod open;
 mod reader;
 mod recover;
 mod recovered;
+mod renumber;
 mod segment;
 pub(crate) mod storage;
 #[cfg(test)]

@@ -117,9 +117,9 @@ impl Reader {
         let limit = begin.saturating_add(u64::try_from(max_bytes).unwrap_or(u64::MAX));
         // A batch ends where the next begins.
         let next = entries.iter().skip(1).map(|next| u64::from(next.offset));
-        let ends = next.chain([segment.length]);
+        let mut ends = next.chain([segment.length]);
         let taken = ends.clone().take_while(|end| *end <= limit).count().max(1);
-        let end = ends.skip(taken - 1).next()?;
+        let end = ends.nth(taken - 1)?;
         let last = entries.get(taken - 1)?.sequence;
         Some((segment.clone_handle(), begin, end, last))
     }

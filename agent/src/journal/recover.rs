@@ -73,7 +73,7 @@ pub(super) fn recover(
             .as_ref()
             .map_or(covered, |(header, _)| header.covers);
         let is_last = candidate.base == last;
-        found.highest = found.highest.max(candidate.base - 1).max(covered);
+        found.highest = found.highest.max(candidate.base - 1);
         take(storage, &mut found, candidate, boot, is_last)?;
     }
     found.highest = found.highest.max(found.acknowledged);
@@ -186,11 +186,11 @@ fn take(
     found.acknowledged = found.acknowledged.max(contents.acknowledged);
     found.highest = contents.last().unwrap_or(found.highest);
     let good_end = contents.good.last().map_or(RECORDS_AT, |range| range.end);
-    let lost_at_end = bytes.len() - good_end;
+    let lost_at_end = bytes.len().saturating_sub(good_end);
     if is_last {
         // Whatever the lost batches were, the controller may have them: their numbers must not
         // be given to others.
-        found.highest += possible_batches(lost_at_end);
+        found.highest += possible_batches(contents.damaged_after_last());
     }
     let torn = is_last && both && contents.damage.len() == 1 && lost_at_end > 0;
     let segment = if torn {

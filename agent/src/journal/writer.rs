@@ -14,13 +14,14 @@ use super::error::JournalError;
 use super::format::{Header, Kind, RECORDS_AT, Record};
 use super::latest::message;
 use super::reader::Reader;
+use super::renumber::Renumbering;
 use super::segment::{Segment, Shared, name};
 use super::storage::{Replacement, Storage};
 use super::{Limits, Sequence};
 
 /// An append is split into batches of about this many bytes, so that each fits into one message
 /// of the stream to the controller.
-const BATCH_BYTES: usize = 512 << 10;
+pub(super) const BATCH_BYTES: usize = 512 << 10;
 
 /// The journal, for the thread that owns it.
 #[derive(Debug)]
@@ -44,15 +45,6 @@ pub struct Journal {
     pub(super) exhausted: bool,
     /// Batches that must be appended again.
     pub(super) renumbering: Option<Renumbering>,
-}
-
-/// Batches under numbers that the controller takes for known.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Renumbering {
-    /// The last that needs no other number.
-    after: Sequence,
-    /// The last of them.
-    last: Sequence,
 }
 
 /// What will be written at once.
@@ -152,72 +144,12 @@ impl Journal {
         // First this: it may be what makes room for the record.
         self.remove_acknowledged(sequence.0)?;
         self.acknowledgement_unwritten = true;
-        self.append_messages(Vec::new(), None)
+        self.append_messages(Vec::new(), None)?;
+        // The record may have begun a segment, and left one that nobody needs.
+        self.remove_acknowledged(sequence.0)
     }
 
-    /// The controller knows this journal further than it goes (it was restored from an older
-    /// copy): numbers go on behind `sequence`, and what was not acknowledged is appended again
-    /// under new ones. After an error the next append goes on with that.
-    pub fn continue_after(&mut self, sequence: Sequence) -> Result<(), JournalError> {
-        let last = self.last();
-        if sequence > last {
-            let after = self.reader().acknowledged();
-            self.renumbering = Some(Renumbering { after, last });
-            self.next = sequence.0 + 1;
-            // The base of the new segment keeps the jump.
-            self.must_rotate = true;
-            self.shared.appended.send_replace(sequence);
-        }
-        self.renumber()
-    }
-
-    fn renumber(&mut self) -> Result<(), JournalError> {
-        let Some(Renumbering { mut after, last }) = self.renumbering.take() else {
-            return Ok(());
-        };
-        let reader = self.reader();
-        while let Some(boot) = reader.boot_after(after).filter(|_| after < last) {
-            let chunk = reader.read_after(after, BATCH_BYTES).inspect_err(|_| {
-                self.renumbering = Some(Renumbering { after, last });
-            })?;
-            let old: Vec<UsageBatch> = chunk
-                .batches
-                .into_iter()
-                .filter(|batch| batch.sequence <= last.0)
-                .collect();
-            let Some(end) = old.last().map(|batch| Sequence(batch.sequence)) else {
-                break;
-            };
-            let records = old.into_iter().flat_map(|batch| batch.records).collect();
-            self.append_of_boot(boot, records).inspect_err(|_| {
-                self.renumbering = Some(Renumbering { after, last });
-            })?;
-            after = end;
-        }
-        self.rotate_if(self.must_rotate)?;
-        self.acknowledge(last)
-    }
-
-    fn append_of_boot(
-        &mut self,
-        boot: String,
-        records: Vec<v1::UsageRecord>,
-    ) -> Result<(), JournalError> {
-        let now = std::mem::replace(&mut self.boot, boot);
-        let active = self
-            .shared
-            .state()
-            .segments
-            .last()
-            .map(|last| last.header.boot.clone());
-        self.must_rotate |= active.as_ref() != Some(&self.boot);
-        let appended = self.append_messages(records, None);
-        self.must_rotate |= self.boot != now;
-        self.boot = now;
-        appended
-    }
-
-    fn append_messages(
+    pub(super) fn append_messages(
         &mut self,
         records: Vec<v1::UsageRecord>,
         checkpoint: Option<&[u8]>,
@@ -239,7 +171,10 @@ impl Journal {
         if writing.bytes.is_empty() {
             return Ok(());
         }
-        self.make_room(size(writing.bytes.len()))?;
+        // An acknowledgement is short, and what makes room again.
+        if !writing.entries.is_empty() || checkpoint.is_some() {
+            self.make_room(size(writing.bytes.len()))?;
+        }
         self.rotate_if(self.must_rotate || self.is_due(size(writing.bytes.len())))?;
         self.write(&writing)?;
         self.acknowledgement_unwritten = false;

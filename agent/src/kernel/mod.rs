@@ -3,7 +3,7 @@
 
 pub mod bpf;
 pub mod cgroup;
-//TMPpub mod delegate;
+pub mod delegate;
 pub mod exec;
 pub mod probe;
 #[cfg(test)]

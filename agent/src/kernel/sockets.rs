@@ -86,7 +86,10 @@ fn processes(cgroup: &Path, errors: &mut Vec<SocketError>) -> Vec<u32> {
                 pids.extend(here);
             }
             Err(source) if is_gone(&source) => {}
-            Err(source) => errors.push(SocketError::Cgroup { cgroup: dir, source }),
+            Err(source) => errors.push(SocketError::Cgroup {
+                cgroup: dir,
+                source,
+            }),
         }
     }
     pids
@@ -114,11 +117,16 @@ fn end_of_process(
     let process = open_process(pid)?;
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
-        let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok())
+        let Some(fd) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<RawFd>().ok())
         else {
             continue;
         };
-        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let Ok(target) = fs::read_link(entry.path()) else {
+            continue;
+        };
         if !target.to_string_lossy().starts_with("socket:") || !seen.insert(target) {
             continue;
         }
@@ -127,7 +135,9 @@ fn end_of_process(
             Ok(Some(false)) => done.kept += 1,
             Ok(None) => {}
             Err(source) if is_gone(&source) => {}
-            Err(source) => done.errors.push(SocketError::Connection { pid, fd, source }),
+            Err(source) => done
+                .errors
+                .push(SocketError::Connection { pid, fd, source }),
         }
     }
     Ok(())
@@ -174,7 +184,10 @@ fn abort(stream: &TcpStream) -> io::Result<()> {
 
 fn disconnect(socket: BorrowedFd<'_>) -> io::Result<()> {
     let address = libc::sockaddr {
-        sa_family: libc::AF_UNSPEC.cast_unsigned().try_into().unwrap_or_default(),
+        sa_family: libc::AF_UNSPEC
+            .cast_unsigned()
+            .try_into()
+            .unwrap_or_default(),
         sa_data: [0; 14],
     };
     let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(io::Error::other)?;

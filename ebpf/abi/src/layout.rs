@@ -154,8 +154,8 @@ mod pod {
     )]
     use super::{Address, AllowKey, Config, Counters, FarEnd, Member, Prefix};
 
-    // SAFETY (all): `repr(C)`, `Copy`, integers only, no padding (sizes asserted above), so
-    // every byte pattern is a valid value.
+    // SAFETY: `repr(C)`, `Copy`, integers only, no padding (sizes asserted above), so every
+    // byte pattern is a valid value; so for all below.
     unsafe impl aya::Pod for Address {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Prefix {}

@@ -4,6 +4,8 @@ use super::*;
 use crate::journal::format::{HEADER_BYTES, RECORDS_AT};
 use std::os::unix::fs::symlink;
 
+type Expected = fn(&JournalError) -> bool;
+
 fn filled(appends: u64) -> TempDir {
     let directory = directory();
     let (mut journal, _) = open(directory.path());
@@ -174,7 +176,6 @@ fn what_is_not_ours_is_named_and_left_alone() {
     fs::rename(path, linked.path().join("elsewhere")).unwrap();
     symlink(linked.path().join("elsewhere"), path).unwrap();
 
-    type Expected = fn(&JournalError) -> bool;
     let cases: [(TempDir, Expected); 5] = [
         (foreign, |error| {
             matches!(error, JournalError::Foreign { .. })

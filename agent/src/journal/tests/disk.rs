@@ -4,6 +4,7 @@ use super::*;
 use crate::journal::storage::{Disk, Storage};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -20,8 +21,52 @@ pub(super) struct SmallDisk {
 /// Copies of a directory, made before each sync.
 #[derive(Debug)]
 pub(super) struct Crashes {
-    pub(super) of: PathBuf,
-    pub(super) copies: Vec<TempDir>,
+    of: PathBuf,
+    /// Bytes that are on the disk, by inode.
+    synced: BTreeMap<u64, u64>,
+    pub(super) copies: Vec<Crash>,
+}
+
+/// A directory, as it is while one file of it is about to be synced.
+#[derive(Debug)]
+pub(super) struct Crash {
+    pub(super) directory: TempDir,
+    /// The file.
+    pub(super) syncing: PathBuf,
+    /// So many bytes of it were on the disk before.
+    pub(super) synced: usize,
+}
+
+impl Crashes {
+    pub(super) fn new(of: &Path) -> Self {
+        let synced = files(of, "")
+            .into_iter()
+            .map(|path| fs::metadata(path).unwrap());
+        let synced = synced.map(|file| (file.ino(), file.len())).collect();
+        Self {
+            of: of.to_owned(),
+            synced,
+            copies: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, syncing: &File) {
+        let syncing = syncing.metadata().unwrap();
+        let mut names = files(&self.of, "").into_iter();
+        let name = names
+            .find(|path| fs::metadata(path).unwrap().ino() == syncing.ino())
+            .unwrap();
+        let directory = copy(&self.of);
+        let synced = self
+            .synced
+            .insert(syncing.ino(), syncing.len())
+            .unwrap_or(0);
+        self.copies.push(Crash {
+            syncing: directory.path().join(name.file_name().unwrap()),
+            synced: usize::try_from(synced).unwrap(),
+            directory,
+        });
+    }
 }
 
 impl SmallDisk {
@@ -59,8 +104,7 @@ impl Storage for SmallDisk {
 
     fn sync(&self, file: &File) -> io::Result<()> {
         if let Some(crashes) = &mut *self.crashes.lock().unwrap() {
-            let copy = copy(&crashes.of);
-            crashes.copies.push(copy);
+            crashes.add(file);
         }
         if self.no_sync.load(Ordering::Relaxed) {
             return Err(io::Error::other("the disk is broken"));

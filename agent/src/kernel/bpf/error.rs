@@ -59,9 +59,9 @@ pub enum BpfError {
         /// Where it is pinned.
         path: PathBuf,
         /// What is there.
-        pinned: MapShape,
+        pinned: Box<MapShape>,
         /// What we want.
-        wanted: MapShape,
+        wanted: Box<MapShape>,
     },
     /// The kernel or aya refused the object.
     #[error("load {}", path.display())]
@@ -134,10 +134,18 @@ impl BpfError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File { operation, path, source }
+        move |source| Self::File {
+            operation,
+            path,
+            source,
+        }
     }
 
     pub(super) fn map(operation: &'static str, map: &'static str) -> impl Fn(io::Error) -> Self {
-        move |source| Self::Map { operation, map, source }
+        move |source| Self::Map {
+            operation,
+            map,
+            source,
+        }
     }
 }

@@ -62,16 +62,19 @@ enum Standing {
 /// How to undo one step.
 enum Undo {
     Unpin(PathBuf),
-    Repin { path: PathBuf, link: OwnedFd },
-    GiveBack { path: PathBuf, link: OwnedFd, program: OwnedFd },
+    Repin {
+        path: PathBuf,
+        link: OwnedFd,
+    },
+    GiveBack {
+        path: PathBuf,
+        link: OwnedFd,
+        program: OwnedFd,
+    },
 }
 
 /// Attaches what is not attached; after an error the links stand as before.
-pub(super) fn attach_all(
-    dir: &Path,
-    root: &Root,
-    loaded: &[Loaded],
-) -> Result<Attached, BpfError> {
+pub(super) fn attach_all(dir: &Path, root: &Root, loaded: &[Loaded]) -> Result<Attached, BpfError> {
     // Look at everything before anything is touched.
     let standings = loaded
         .iter()
@@ -124,25 +127,26 @@ fn standing(path: &Path, root: &Root, program: &Loaded) -> Result<Standing, BpfE
     };
     let info = sys::cgroup_link(link.as_fd()).map_err(BpfError::file("ask about link", path))?;
     Ok(match info {
-        Some(CgroupLink { program_id, cgroup_id, attach_type })
-            if cgroup_id == root.id && attach_type == program.attach_type =>
-        {
+        Some(CgroupLink {
+            program_id,
+            cgroup_id,
+            attach_type,
+        }) if cgroup_id == root.id && attach_type == program.attach_type => {
             Standing::Ours { link, program_id }
         }
         _ => Standing::Elsewhere { link },
     })
 }
 
-fn replace(
-    path: PathBuf,
-    link: OwnedFd,
-    old_id: u32,
-    program: &Loaded,
-) -> Result<Undo, BpfError> {
+fn replace(path: PathBuf, link: OwnedFd, old_id: u32, program: &Loaded) -> Result<Undo, BpfError> {
     let old = sys::program(old_id).map_err(BpfError::file("open the program of link", &path))?;
     sys::replace_program(link.as_fd(), program.fd.as_fd())
         .map_err(BpfError::file("replace the program of link", &path))?;
-    Ok(Undo::GiveBack { path, link, program: old })
+    Ok(Undo::GiveBack {
+        path,
+        link,
+        program: old,
+    })
 }
 
 /// The new link works before the old one ends: rather judged twice than not at all.
@@ -152,16 +156,23 @@ fn attach(
     program: &Loaded,
     old: Option<OwnedFd>,
 ) -> Result<Undo, BpfError> {
-    let link = sys::attach(program.fd.as_fd(), root.fd.as_fd(), program.attach_type)
-        .map_err(BpfError::file("attach to the root of the hierarchy, for link", path))?;
+    let link = sys::attach(program.fd.as_fd(), root.fd.as_fd(), program.attach_type).map_err(
+        BpfError::file("attach to the root of the hierarchy, for link", path),
+    )?;
     if old.is_some() {
         fs::remove_file(path).map_err(BpfError::file("remove pin", path))?;
     }
     match (pin(link.as_fd(), path), old) {
         (Ok(()), None) => Ok(Undo::Unpin(path.to_owned())),
-        (Ok(()), Some(old)) => Ok(Undo::Repin { path: path.to_owned(), link: old }),
+        (Ok(()), Some(old)) => Ok(Undo::Repin {
+            path: path.to_owned(),
+            link: old,
+        }),
         (Err(error), Some(old)) => {
-            take_back(vec![Undo::Repin { path: path.to_owned(), link: old }]);
+            take_back(vec![Undo::Repin {
+                path: path.to_owned(),
+                link: old,
+            }]);
             Err(error)
         }
         (Err(error), None) => Err(error),
@@ -187,7 +198,11 @@ fn take_back(steps: Vec<Undo>) {
                 let undone = sys::pin(link.as_fd(), &path);
                 (path, undone)
             }
-            Undo::GiveBack { path, link, program } => {
+            Undo::GiveBack {
+                path,
+                link,
+                program,
+            } => {
                 let undone = sys::replace_program(link.as_fd(), program.as_fd());
                 (path, undone)
             }

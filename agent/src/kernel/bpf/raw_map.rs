@@ -4,6 +4,8 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::Duration;
 
 use aya::Pod;
 
@@ -14,6 +16,9 @@ const BATCH_ENTRIES: usize = 4096;
 
 /// Bytes that one batch of large values reads at first.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// A write that finds no memory is tried again after pauses, each twice as long, up to this one.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The kernel's own `ENOTSUPP`, which escapes from map types without batches.
 const ENOTSUPP: i32 = 524;
@@ -60,7 +65,11 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
     /// possible CPUs (`lanes` is 1 elsewhere); `V` is a multiple of 8 bytes in a per-CPU map.
     pub(super) unsafe fn new(fd: OwnedFd, lanes: usize) -> Self {
         const { assert!(size_of::<K>() > 0 && size_of::<V>() > 0) }
-        Self { fd, lanes, types: PhantomData }
+        Self {
+            fd,
+            lanes,
+            types: PhantomData,
+        }
     }
 
     /// The values of `key`, one for each lane.
@@ -76,7 +85,10 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
     fn lookup_with(&self, command: Command, key: &K) -> io::Result<Option<Vec<V>>> {
         let mut values = self.room(1);
         let value = address(values.as_mut_ptr());
-        let mut attr = ElementAttr { value, ..self.element(key) };
+        let mut attr = ElementAttr {
+            value,
+            ..self.element(key)
+        };
         // SAFETY: key and values have the map's sizes, see `new`.
         let found = absent_is_none(unsafe { bpf(command, &mut attr) })?;
         Ok(found.map(|()| values))
@@ -88,9 +100,13 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
         assert_eq!(values.len(), self.lanes, "one value for each lane");
         let value = address(values.as_ptr());
         let flags = u64::from(only_new);
-        let mut attr = ElementAttr { value, flags, ..self.element(key) };
+        let mut attr = ElementAttr {
+            value,
+            flags,
+            ..self.element(key)
+        };
         // SAFETY: key and values have the map's sizes, see `new`.
-        unsafe { bpf(Command::MapUpdate, &mut attr) }.map(drop)
+        patiently(|| unsafe { bpf(Command::MapUpdate, &mut attr) }.map(drop))
     }
 
     /// Removes an entry; says whether there was one.
@@ -103,17 +119,27 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
 
     /// Writes entries of a map with one lane. After an error any part of them may be written.
     pub(super) fn write_many(&self, keys: &[K], values: &[V]) -> io::Result<()> {
-        assert_eq!((keys.len(), self.lanes), (values.len(), 1), "one value for each key");
-        let mut attr = BatchAttr { values: address(values.as_ptr()), ..self.batch(keys)? };
-        // SAFETY: `count` keys and values of the map's sizes, see `new`.
-        match unsafe { bpf(Command::MapUpdateBatch, &mut attr) } {
+        assert_eq!(
+            (keys.len(), self.lanes),
+            (values.len(), 1),
+            "one value for each key"
+        );
+        let written = patiently(|| {
+            let mut attr = BatchAttr {
+                values: address(values.as_ptr()),
+                ..self.batch(keys)?
+            };
+            // SAFETY: `count` keys and values of the map's sizes, see `new`.
+            unsafe { bpf(Command::MapUpdateBatch, &mut attr) }.map(drop)
+        });
+        match written {
             Err(error) if unsupported(&error) => {
                 let mut entries = keys.iter().zip(values);
                 entries.try_for_each(|(key, value)| {
                     self.write(key, std::slice::from_ref(value), false)
                 })
             }
-            done => done.map(drop),
+            done => done,
         }
     }
 
@@ -216,7 +242,11 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
 
     fn element(&self, key: &K) -> ElementAttr {
         let key = address(std::ptr::from_ref(key));
-        ElementAttr { map: number(&self.fd), key, ..ElementAttr::default() }
+        ElementAttr {
+            map: number(&self.fd),
+            key,
+            ..ElementAttr::default()
+        }
     }
 
     fn batch(&self, keys: &[K]) -> io::Result<BatchAttr> {
@@ -231,6 +261,22 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
     /// Room for the values of that many entries.
     fn room(&self, entries: usize) -> Vec<V> {
         vec![zeroed::<V>(); entries * self.lanes]
+    }
+}
+
+/// Tries a write again while the kernel is short of memory. Entries of maps that are not
+/// preallocated come from a small stock, which the kernel fills up in the background: many at
+/// once can empty it for a moment.
+fn patiently(mut write: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let mut pause = Duration::from_micros(100);
+    loop {
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory && pause < LONGEST_PAUSE => {
+                thread::sleep(pause);
+                pause *= 2;
+            }
+            done => return done,
+        }
     }
 }
 
@@ -249,5 +295,8 @@ fn absent_is_none(done: io::Result<i32>) -> io::Result<Option<()>> {
 
 /// Whether the kernel cannot do this in batches for this type of map.
 fn unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP)
+    )
 }

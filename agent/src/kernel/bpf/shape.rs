@@ -53,7 +53,14 @@ pub struct MapShape {
 
 impl fmt::Display for MapShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, kind, key_bytes, value_bytes, entries, flags } = self;
+        let Self {
+            name,
+            kind,
+            key_bytes,
+            value_bytes,
+            entries,
+            flags,
+        } = self;
         write!(
             f,
             "{name} ({kind}, key {key_bytes} B, value {value_bytes} B, {entries} entries, flags \
@@ -88,7 +95,9 @@ impl MapShape {
         let info = MapInfo::from_pin(path).map_err(io::Error::other)?;
         Ok(Self {
             name: info.name_as_str().unwrap_or("?").to_owned(),
-            kind: info.map_type().map_or_else(|error| error.to_string(), |kind| format!("{kind:?}")),
+            kind: info
+                .map_type()
+                .map_or_else(|error| error.to_string(), |kind| format!("{kind:?}")),
             key_bytes: usize::try_from(info.key_size()).map_err(io::Error::other)?,
             value_bytes: usize::try_from(info.value_size()).map_err(io::Error::other)?,
             entries: info.max_entries(),
@@ -99,7 +108,13 @@ impl MapShape {
 
 /// What each map is, in the order of [`maps::ALL`].
 pub(super) fn wanted(capacities: &Capacities) -> [(&'static str, MapShape); maps::ALL.len()] {
-    let Capacities { members, addresses, prefixes, allowed, counters } = *capacities;
+    let Capacities {
+        members,
+        addresses,
+        prefixes,
+        allowed,
+        counters,
+    } = *capacities;
     let hash = NO_PREALLOC;
     [
         MapShape::of::<u32, Config>(maps::CONFIG, MapType::Array, 1, 0),
@@ -125,7 +140,13 @@ pub(super) fn check_pinned(
         };
         let pinned = MapShape::pinned(&path).map_err(BpfError::file("open pinned map", &path))?;
         if pinned != wanted {
-            return Err(BpfError::MapShape { map, path, pinned, wanted });
+            let (pinned, wanted) = (Box::new(pinned), Box::new(wanted));
+            return Err(BpfError::MapShape {
+                map,
+                path,
+                pinned,
+                wanted,
+            });
         }
         there.push(map);
     }

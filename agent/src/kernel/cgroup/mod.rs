@@ -16,7 +16,7 @@ pub use dir::CgroupDir;
 pub use error::{CgroupError, Operation, ShapeError};
 pub use leaves::{EmptyLeaves, Leaf};
 pub use sample::{CgroupReading, Sampler, SamplerPass};
-pub use tree::{CgroupTree, TreeObservation};
+pub use tree::{CgroupTree, HOLDER, TreeObservation};
 
 /// The kernel's answer in an [`std::io::Error`]; EIO where there is none.
 pub(crate) fn errno_of(error: &std::io::Error) -> Errno {

@@ -139,7 +139,7 @@ pub fn pressure(text: &str) -> Result<Pressure, ShapeError> {
     Ok(pressure)
 }
 
-/// oom_kill of memory.events.
+/// `oom_kill` of memory.events.
 pub fn oom_kills(text: &str) -> Result<u64, ShapeError> {
     need(text, "oom_kill")
 }

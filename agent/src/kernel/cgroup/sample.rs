@@ -17,78 +17,51 @@ use super::tree::{CgroupTree, shape, unless_removed};
 /// Most text of one file; io.stat has about 100 bytes for each device.
 const MOST_TEXT: usize = 1 << 20;
 
-#[derive(Clone, Copy)]
-struct Source {
-    file: &'static str,
-    take: fn(&mut CgroupReading, &str) -> Result<(), ShapeError>,
-}
-
 /// In the order in which they are read. A file of a controller that is enabled is there; those
 /// of a later kernel may be missing: memory.peak (5.19), pids.peak (6.1).
-const SOURCES: [Source; 12] = [
-    Source {
-        file: "cpu.stat",
-        take: |to, text| Ok(to.counters.cpu = Some(parse::cpu_stat(text)?)),
-    },
-    Source {
-        file: "cpu.pressure",
-        take: |to, text| {
-            let pressure = parse::pressure(text)?;
-            pressures(to).cpu_some_nanoseconds = pressure.some_nanoseconds;
-            Ok(())
-        },
-    },
-    Source {
-        file: "memory.current",
-        take: |to, text| Ok(memory(to).current_bytes = parse::single(text)?),
-    },
-    Source {
-        file: "memory.peak",
-        take: |to, text| Ok(memory(to).peak_bytes = Some(parse::single(text)?)),
-    },
-    Source {
-        file: "memory.events",
-        take: |to, text| Ok(memory(to).oom_kills = parse::oom_kills(text)?),
-    },
-    Source {
-        file: "memory.pressure",
-        take: |to, text| {
+const FILES: [&str; 12] = [
+    "cpu.stat",
+    "cpu.pressure",
+    "memory.current",
+    "memory.peak",
+    "memory.events",
+    "memory.pressure",
+    "io.stat",
+    "io.pressure",
+    "pids.current",
+    "pids.peak",
+    "pids.events",
+    "cgroup.stat",
+];
+
+/// Takes in the text of one of [`FILES`].
+fn take(to: &mut CgroupReading, file: &str, text: &str) -> Result<(), ShapeError> {
+    match file {
+        "cpu.stat" => to.counters.cpu = Some(parse::cpu_stat(text)?),
+        "cpu.pressure" => {
+            pressures(to).cpu_some_nanoseconds = parse::pressure(text)?.some_nanoseconds;
+        }
+        "memory.current" => memory(to).current_bytes = parse::single(text)?,
+        "memory.peak" => memory(to).peak_bytes = Some(parse::single(text)?),
+        "memory.events" => memory(to).oom_kills = parse::oom_kills(text)?,
+        "memory.pressure" => {
             let pressure = parse::pressure(text)?;
             pressures(to).memory_some_nanoseconds = pressure.some_nanoseconds;
             pressures(to).memory_full_nanoseconds = pressure.full_nanoseconds;
-            Ok(())
-        },
-    },
-    Source {
-        file: "io.stat",
-        take: |to, text| Ok(to.counters.io = Some(parse::io_stat(text)?)),
-    },
-    Source {
-        file: "io.pressure",
-        take: |to, text| {
+        }
+        "io.stat" => to.counters.io = Some(parse::io_stat(text)?),
+        "io.pressure" => {
             let pressure = parse::pressure(text)?;
             pressures(to).io_some_nanoseconds = pressure.some_nanoseconds;
             pressures(to).io_full_nanoseconds = pressure.full_nanoseconds;
-            Ok(())
-        },
-    },
-    Source {
-        file: "pids.current",
-        take: |to, text| Ok(pids(to).current = parse::single(text)?),
-    },
-    Source {
-        file: "pids.peak",
-        take: |to, text| Ok(pids(to).peak = Some(parse::single(text)?)),
-    },
-    Source {
-        file: "pids.events",
-        take: |to, text| Ok(pids(to).refused = parse::refused_forks(text)?),
-    },
-    Source {
-        file: "cgroup.stat",
-        take: |to, text| Ok(to.descendants = parse::descendants(text)?),
-    },
-];
+        }
+        "pids.current" => pids(to).current = parse::single(text)?,
+        "pids.peak" => pids(to).peak = Some(parse::single(text)?),
+        "pids.events" => pids(to).refused = parse::refused_forks(text)?,
+        _ => to.descendants = parse::descendants(text)?,
+    }
+    Ok(())
+}
 
 fn memory(to: &mut CgroupReading) -> &mut MemoryCounters {
     to.counters.memory.get_or_insert_default()
@@ -135,7 +108,7 @@ pub struct Sampler {
 struct OpenCgroup {
     id: CgroupId,
     dir: CgroupDir,
-    files: [Option<File>; SOURCES.len()],
+    files: [Option<File>; FILES.len()],
 }
 
 impl Sampler {
@@ -144,7 +117,7 @@ impl Sampler {
     pub fn sample(&mut self, tree: &CgroupTree) -> Result<SamplerPass, CgroupError> {
         let mut pass = SamplerPass::default();
         self.reopen(tree, &mut pass)?;
-        for (index, source) in SOURCES.iter().enumerate() {
+        for (index, kind) in FILES.into_iter().enumerate() {
             for (name, cgroup) in &self.open {
                 let Some(reading) = pass.readings.get_mut(name) else {
                     continue;
@@ -152,9 +125,8 @@ impl Sampler {
                 let Some(file) = &cgroup.files[index] else {
                     continue;
                 };
-                let result = read(file, &mut self.buffer, cgroup, source.file).and_then(|text| {
-                    (source.take)(reading, text)
-                        .map_err(|error| shape(&cgroup.dir, source.file, error))
+                let result = read(file, &mut self.buffer, cgroup, kind).and_then(|text| {
+                    take(reading, kind, text).map_err(|error| shape(&cgroup.dir, kind, error))
                 });
                 match result {
                     Ok(()) => {}
@@ -215,9 +187,9 @@ impl Sampler {
 impl OpenCgroup {
     fn open(tree: &CgroupTree, name: &VirtualClusterName) -> Result<Self, CgroupError> {
         let dir = tree.root().child(name.as_str())?;
-        let mut files = [const { None }; SOURCES.len()];
-        for (file, source) in files.iter_mut().zip(SOURCES) {
-            *file = dir.open_file(source.file)?;
+        let mut files = [const { None }; FILES.len()];
+        for (file, name) in files.iter_mut().zip(FILES) {
+            *file = dir.open_file(name)?;
         }
         Ok(Self {
             id: dir.id()?,

@@ -23,6 +23,9 @@ const HIERARCHY_ROOT: CgroupId = CgroupId(1);
 const DEEPEST: u32 = 64;
 /// Roots whose processes may be killed: those that a test or a demo made for itself.
 const DISPOSABLE: &[&str] = &["bulkhead-test-", "bulkhead-demo"];
+/// The cgroup in which systemd keeps the process of a delegated unit (see `delegate`): not ours,
+/// and no name of a virtual cluster.
+pub const HOLDER: &str = "Holder";
 const POLL: Duration = Duration::from_millis(5);
 
 /// Our part of the cgroup v2 hierarchy.
@@ -90,6 +93,15 @@ impl CgroupTree {
         self.root.id()
     }
 
+    /// Whether the root was removed, or removed and made again, since it was opened: then it has
+    /// to be made, opened and enabled anew, and programs have to be attached again.
+    pub fn is_replaced(&self) -> Result<bool, CgroupError> {
+        match unless_removed(CgroupDir::open(self.path()))? {
+            Some(now) => Ok(now.id()? != self.id()?),
+            None => Ok(true),
+        }
+    }
+
     /// How deep the virtual clusters' directories are below the root of the whole hierarchy,
     /// which is 0: what the kernel programs take for the ancestor level.
     pub const fn virtual_cluster_level(&self) -> u32 {
@@ -102,7 +114,7 @@ impl CgroupTree {
     }
 
     /// Enables controllers for the virtual clusters, one at a time, each read back; gives those
-    /// that could not be enabled, with the reason. Written are cgroup.subtree_control of the
+    /// that could not be enabled, with the reason. Written are `cgroup.subtree_control` of the
     /// root and, where the root is directly below the top of the hierarchy, of that top, because
     /// without it the root has no controllers to give. Nothing is ever disabled.
     pub fn enable(&self, wanted: &BTreeSet<Controller>) -> BTreeMap<Controller, String> {
@@ -155,6 +167,22 @@ impl CgroupTree {
     /// While a process lives in it, nothing is removed.
     pub fn remove_virtual_cluster(&self, name: &VirtualClusterName) -> Result<bool, CgroupError> {
         remove_below(&self.root, name.as_str())
+    }
+
+    /// Removes everything below the root. While a process lives in it, nothing is.
+    pub fn remove_virtual_clusters(&self) -> Result<(), CgroupError> {
+        let mut children = self.root.children()?;
+        children.retain(|child| child.name != HOLDER);
+        for child in &children {
+            let populated = self.root.child(&child.name).and_then(|dir| events(&dir));
+            if unless_removed(populated)?.is_some_and(|events| events.populated) {
+                return Err(CgroupError::Populated { path: self.path().join(&child.name) });
+            }
+        }
+        for child in children {
+            remove_below(&self.root, &child.name)?;
+        }
+        Ok(())
     }
 
     /// Removes the root with everything below it. While a process lives in it, nothing is.
@@ -250,7 +278,9 @@ impl CgroupTree {
         let mut seen = TreeObservation::default();
         for child in self.root.children()? {
             let Ok(name) = child.name.parse::<VirtualClusterName>() else {
-                seen.unknown.push(child.name);
+                if child.name != HOLDER {
+                    seen.unknown.push(child.name);
+                }
                 continue;
             };
             let Some((cgroup, leaves)) = unless_removed(self.observe_one(&name))? else {

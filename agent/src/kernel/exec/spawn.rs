@@ -119,7 +119,7 @@ fn outcome(report: OwnedFd, spawned: Spawned) -> Result<Spawned, SpawnError> {
     }
 }
 
-/// One byte of stage, four of errno: less than PIPE_BUF, so written whole.
+/// One byte of stage, four of errno: less than `PIPE_BUF`, so written whole.
 const REPORT: usize = 5;
 
 /// System calls only, from here to the end of the file.

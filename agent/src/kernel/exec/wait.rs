@@ -98,7 +98,7 @@ impl Drop for Forwarder {
 
 /// Ctrl-C and Ctrl-\ go to the whole foreground process group, in which the command is, too.
 fn reached_by_itself(signal: &siginfo) -> bool {
-    let of_terminal = [libc::SIGINT, libc::SIGQUIT].map(|signal| i64::from(signal));
+    let of_terminal = [libc::SIGINT, libc::SIGQUIT].map(i64::from);
     signal.ssi_code == libc::SI_KERNEL && of_terminal.contains(&i64::from(signal.ssi_signo))
 }
 

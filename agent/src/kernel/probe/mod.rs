@@ -77,11 +77,11 @@ pub struct Probe {
     pub boot_id: String,
     /// CPUs that are online.
     pub online_cpus: u32,
-    /// MemTotal, bytes.
+    /// `MemTotal`, bytes.
     pub memory_bytes: u64,
-    /// SwapTotal, bytes.
+    /// `SwapTotal`, bytes.
     pub swap_bytes: u64,
-    /// kernel.pid_max
+    /// `kernel.pid_max`
     pub pid_max: u64,
     /// Bytes of a page.
     pub page_bytes: u64,

@@ -1,4 +1,4 @@
-//! /proc/self/mountinfo (proc_pid_mountinfo(5)): where cgroup v2 is, and what v1 holds.
+//! /proc/self/mountinfo: where cgroup v2 is, and what v1 holds.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -65,15 +65,12 @@ fn unescape(text: &str) -> PathBuf {
             let digits = std::str::from_utf8(digits).ok()?;
             u8::from_str_radix(digits, 8).ok()
         });
-        match (first, octal) {
-            (b'\\', Some(byte)) => {
-                plain.push(byte);
-                rest = &after[3..];
-            }
-            _ => {
-                plain.push(*first);
-                rest = after;
-            }
+        if let (b'\\', Some(byte)) = (first, octal) {
+            plain.push(byte);
+            rest = &after[3..];
+        } else {
+            plain.push(*first);
+            rest = after;
         }
     }
     PathBuf::from(OsString::from_vec(plain))
@@ -133,22 +130,19 @@ rw,nsdelegate,memory_recursiveprot
         cgroup2(&parse(line).unwrap())
     }
 
-    fn found(mount_point: &str, whole: bool) -> Option<Cgroup2Mount> {
-        Some(Cgroup2Mount {
-            mount_point: mount_point.into(),
-            whole,
-        })
+    fn found(mount_point: &str, whole: bool) -> Cgroup2Mount {
+        Cgroup2Mount { mount_point: mount_point.into(), whole }
     }
 
     #[test]
     fn unified_and_hybrid_are_found() {
-        assert_eq!(mount(UNIFIED), found("/sys/fs/cgroup", true));
+        assert_eq!(mount(UNIFIED), Some(found("/sys/fs/cgroup", true)));
         let hybrid = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
             35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
             32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:1 master:2 - cgroup cgroup rw,cpu,cpuacct\n\
             40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
             41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(mount(hybrid), found("/sys/fs/cgroup/unified", true));
+        assert_eq!(mount(hybrid), Some(found("/sys/fs/cgroup/unified", true)));
         let v1 = v1_controllers(&parse(hybrid).unwrap());
         assert_eq!(
             v1.into_iter().collect::<Vec<_>>(),
@@ -167,13 +161,10 @@ rw,nsdelegate,memory_recursiveprot
 51 1 0:25 / /mnt/cgroup2 rw - cgroup2 cgroup2 rw
 52 1 0:25 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
 ";
-        assert_eq!(mount(text), found("/sys/fs/cgroup", true));
+        assert_eq!(mount(text), Some(found("/sys/fs/cgroup", true)));
         let without_usual: Vec<&str> = text.lines().take(2).collect();
-        assert_eq!(
-            mount(&without_usual.join("\n")),
-            found("/mnt/cgroup2", true)
-        );
-        let only = found("/run/containers/x/sys/fs/cgroup", false);
+        assert_eq!(mount(&without_usual.join("\n")), Some(found("/mnt/cgroup2", true)));
+        let only = Some(found("/run/containers/x/sys/fs/cgroup", false));
         assert_eq!(mount(without_usual[0]), only);
     }
 
@@ -184,7 +175,7 @@ rw,nsdelegate,memory_recursiveprot
 29 28 0:40 / /sys/fs/cgroup rw - tmpfs tmpfs rw
 30 28 0:25 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
 ";
-        assert_eq!(mount(text), found("/sys/fs/cgroup/unified", true));
+        assert_eq!(mount(text), Some(found("/sys/fs/cgroup/unified", true)));
     }
 
     #[test]
