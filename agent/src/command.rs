@@ -31,7 +31,7 @@ pub fn exec(places: &Places, args: ExecArgs) -> Result<ExitCode> {
         virtual_cluster: args.virtual_cluster,
         command: args.command,
     })?;
-    Ok(ExitCode::from(exit.code()))
+    Ok(ExitCode::from(exit.shell_code()))
 }
 
 /// Says what this node is and what it can enforce.

@@ -55,6 +55,7 @@ pub struct Cycle<K> {
     reached: Option<Desired>,
     attempt: Option<Attempt>,
     mended: BTreeMap<Option<VirtualClusterName>, u64>,
+    node: Option<NodeFacts>,
     /// What was found at the start and stays so until the next.
     noted: Vec<Degradation>,
     /// What is wrong with observing, counting or the journal.
@@ -74,6 +75,7 @@ impl<K: Kernel> Cycle<K> {
             reached: None,
             attempt: None,
             mended: BTreeMap::new(),
+            node: None,
             noted: Vec::new(),
             troubles: BTreeMap::new(),
         }
@@ -125,6 +127,11 @@ impl<K: Kernel> Cycle<K> {
             None => Ok(Plan::default()),
         })?;
         Ok(plan.steps.iter().map(ToString::to_string).collect())
+    }
+
+    /// What the node was when it was last looked at.
+    pub const fn node(&self) -> Option<&NodeFacts> {
+        self.node.as_ref()
     }
 
     /// What people may know now.
@@ -193,6 +200,7 @@ impl<K: Kernel> Cycle<K> {
     fn wish(&mut self) -> Result<(Option<Desired>, NodeFacts), KernelError> {
         let devices = self.devices();
         let node = self.kernel.node(&devices)?;
+        self.node = Some(node.clone());
         let desired =
             compile(&self.index, &node).map_err(|error| KernelError::new("snapshot", &error))?;
         Ok((desired, node))

@@ -8,7 +8,7 @@ use bulkhead_proto::v1;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Now;
-use crate::cycle::Cycle;
+use crate::cycle::{Cycle, Report};
 use crate::journal::Sequence;
 use crate::kernel::seam::Kernel;
 use crate::status;
@@ -20,27 +20,50 @@ pub enum Event {
     Learn(Fact),
     /// The controller has every batch up to here.
     Acknowledged(Sequence),
+    /// The controller knows the journal up to here, further than it goes.
+    ContinueAfter(Sequence),
     /// What would the next turn do?
     Plan(oneshot::Sender<Result<Vec<String>, String>>),
     /// Count once more and end. Everything stays in place.
     Shutdown,
 }
 
-/// How the owner works.
-#[derive(Clone, Debug)]
-pub struct Pace {
+/// Where the owner says what it found.
+#[derive(Debug)]
+pub struct Reports {
     /// This node's name.
     pub node: String,
-    /// Time between turns without events.
-    pub interval: Duration,
+    /// This boot.
+    pub boot_id: String,
+    /// As `uname -r` gives it.
+    pub kernel_release: String,
+    /// What the node stands at.
+    pub status: watch::Sender<v1::NodeStatus>,
+    /// What the node is.
+    pub facts: watch::Sender<v1::NodeFacts>,
+}
+
+impl Reports {
+    fn say<K: Kernel>(&self, cycle: &mut Cycle<K>, report: &Report, now: Now) {
+        let backlog = cycle.journal().reader().backlog_records();
+        self.status.send_replace(status::node_status(report, &self.node, now.at, backlog));
+        if let Some(node) = cycle.node() {
+            let facts = status::node_facts(node, &self.boot_id, &self.kernel_release);
+            self.facts.send_if_modified(|known| {
+                let changed = *known != facts;
+                *known = facts;
+                changed
+            });
+        }
+    }
 }
 
 /// Runs until [`Event::Shutdown`] or until nobody can send events any more.
 pub fn run<K: Kernel>(
     mut cycle: Cycle<K>,
     events: &Receiver<Event>,
-    statuses: &watch::Sender<v1::NodeStatus>,
-    pace: &Pace,
+    reports: &Reports,
+    interval: Duration,
 ) {
     let mut next = Instant::now();
     loop {
@@ -62,12 +85,11 @@ pub fn run<K: Kernel>(
         }
         let now = Now::read();
         let report = cycle.turn(now);
-        let backlog = cycle.journal().reader().backlog_records();
-        statuses.send_replace(status::node_status(&report, &pace.node, now.at, backlog));
+        reports.say(&mut cycle, &report, now);
         if went_on == After::End {
             return;
         }
-        next = Instant::now() + pace.interval;
+        next = Instant::now() + interval;
     }
 }
 
@@ -98,6 +120,12 @@ fn take<K: Kernel>(cycle: &mut Cycle<K>, event: Event) -> After {
         Event::Acknowledged(sequence) => {
             if let Err(error) = cycle.journal().acknowledge(sequence) {
                 tracing::error!(%error, %sequence, "the journal could not forget what is durable");
+            }
+            After::Wait
+        }
+        Event::ContinueAfter(sequence) => {
+            if let Err(error) = cycle.journal().continue_after(sequence) {
+                tracing::error!(%error, %sequence, "the journal could not go on from there");
             }
             After::Wait
         }

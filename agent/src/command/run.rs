@@ -1,6 +1,7 @@
 //! The agent itself: opens what it needs, starts the owner thread and the async edge, and ends
 //! leaving everything in place.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -20,7 +21,7 @@ use crate::kernel::delegate::Root;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::probe::{Files, Probe};
 use crate::kernel::seam::Kernel;
-use crate::owner::{self, Event, Pace};
+use crate::owner::{self, Event, Reports};
 use crate::{checkpoint, snapshot_cache, status};
 
 /// Name of the journal's directory in the state directory.
@@ -39,8 +40,8 @@ pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
     let boot_id = probe.boot_id.clone();
     let (journal, recovered) = open_journal(args, &boot_id)?;
     let mut kernel = open_kernel(places, args, &probe)?;
-    let facts = kernel.node(&std::collections::BTreeSet::new())?;
-    let facts = status::node_facts(&facts, &boot_id, &probe.kernel_release);
+    let found = kernel.node(&BTreeSet::new())?;
+    let found = status::node_facts(&found, &boot_id, &probe.kernel_release);
     let reader = journal.reader();
     let settings = Settings {
         boot_id: boot_id.clone(),
@@ -60,11 +61,19 @@ pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
     }
 
     let (events, inbox) = mpsc::channel();
-    let (statuses, status) = watch::channel(v1::NodeStatus::default());
-    let pace = Pace { node: node.clone(), interval: args.sample_interval };
+    let (to_status, status) = watch::channel(v1::NodeStatus::default());
+    let (to_facts, facts) = watch::channel(found);
+    let reports = Reports {
+        node: node.clone(),
+        boot_id,
+        kernel_release: probe.kernel_release,
+        status: to_status,
+        facts: to_facts,
+    };
+    let interval = args.sample_interval;
     let owner = std::thread::Builder::new()
         .name("kernel".to_owned())
-        .spawn(move || owner::run(cycle, &inbox, &statuses, &pace))
+        .spawn(move || owner::run(cycle, &inbox, &reports, interval))
         .context("start the thread that owns the kernel")?;
     let edge = Edge {
         node,

@@ -38,7 +38,7 @@ impl Journal {
             return Ok(());
         };
         let reader = self.reader();
-        while let Some(boot) = reader.boot_after(after).filter(|_| after < last) {
+        while after < last {
             let chunk = reader.read_after(after, BATCH_BYTES).inspect_err(|_| {
                 self.renumbering = Some(Renumbering { after, last });
             })?;
@@ -51,7 +51,7 @@ impl Journal {
                 break;
             };
             let records = old.into_iter().flat_map(|batch| batch.records).collect();
-            self.append_of_boot(boot, records).inspect_err(|_| {
+            self.append_of_boot(chunk.boot, records).inspect_err(|_| {
                 self.renumbering = Some(Renumbering { after, last });
             })?;
             after = end;

@@ -240,3 +240,50 @@ fn a_journal_opens_on_a_full_disk() {
     disk.leave(u64::MAX);
     assert!(journal.append(&[record(1, 1, 3)]).unwrap() > Sequence(1));
 }
+
+#[test]
+fn zz_temporary_real_full() {
+    let dir = PathBuf::from(std::env::var("REAL_SMALL").unwrap()).join("j");
+    let (mut journal, _) = Journal::open(&dir, Limits { max_bytes: 1 << 20, segment_bytes: 8 << 10 }, BOOT).unwrap();
+    let mut ok = Vec::new();
+    let mut full = 0;
+    for value in 1..=4000 {
+        match journal.append_with(&[record(1, value, value), record(2, value, value)], Some(&[7; 100])) {
+            Ok(s) => { ok.push(value); assert_eq!(s.0 as usize, ok.len()); }
+            Err(e) => { assert!(matches!(e, JournalError::DiskFull { .. }), "{e:?}"); if full == 0 { eprintln!("{e}: {:?}", e); } full += 1; }
+        }
+    }
+    eprintln!("ok {} full {full} bytes {}", ok.len(), journal.reader().bytes());
+    assert!(full > 0);
+    let values: Vec<u64> = cpu_values(&read(&journal.reader(), Sequence(0)));
+    assert_eq!(values.len(), 2 * ok.len());
+    let half = Sequence(journal.last().0 / 2);
+    eprintln!("ack on full: {:?}", journal.acknowledge(half));
+    let n = journal.append(&[record(1, 5000, 5000)]).unwrap();
+    assert_eq!(n.0 as usize, ok.len() + 1);
+    drop(journal);
+    let (journal, recovered) = Journal::open(&dir, Limits { max_bytes: 1 << 20, segment_bytes: 8 << 10 }, BOOT).unwrap();
+    eprintln!("{:?} {:?} {:?}", recovered.truncated, recovered.damaged, recovered.last_sequence);
+    assert_eq!(read(&journal.reader(), half).len() as u64, n.0 - half.0);
+}
+
+#[test]
+fn zz_temporary_speed() {
+    let d = directory();
+    let (mut journal, _) = Journal::open(d.path(), Limits::default(), BOOT).unwrap();
+    let recs: Vec<UsageRecord> = (0..100).map(|c| { let mut r = record(c, 1, 1 << 40); for m in 1000..1080 { r.values.insert(Meter::from_code(m), 1 << 33); } r }).collect();
+    let t = std::time::Instant::now();
+    for _ in 0..2000 { journal.append(&recs).unwrap(); }
+    eprintln!("2000 appends of 100 vcs x 82 meters: {:?}, {} MiB, segs {}", t.elapsed(), journal.reader().bytes() >> 20, segments(d.path()).len());
+    eprintln!("compacted {}", journal.reader().compacted_records());
+    drop(journal);
+    let t = std::time::Instant::now();
+    let (j, _) = Journal::open(d.path(), Limits::default(), BOOT).unwrap();
+    eprintln!("open {:?}", t.elapsed());
+    let t = std::time::Instant::now();
+    let mut after = Sequence(0); let mut n = 0;
+    loop { let c = j.reader().read_after(after, 1 << 20).unwrap(); let Some(l) = c.batches.last() else { break }; after = Sequence(l.sequence); n += c.batches.len(); }
+    eprintln!("read {n} in {:?}", t.elapsed());
+    let s = std::fs::read_to_string("/proc/self/status").unwrap();
+    eprintln!("{}", s.lines().find(|l| l.starts_with("VmHWM")).unwrap());
+}

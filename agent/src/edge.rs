@@ -1,0 +1,148 @@
+//! The async edge: the stream to the controller, the agent's socket, signals. It decides
+//! nothing; it carries facts and acknowledgements to the thread that owns the kernel.
+
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+
+use anyhow::{Context, Result};
+use bulkhead_core::Fact;
+use bulkhead_proto::v1;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::{self, Admin};
+use crate::args::{Places, RunArgs};
+use crate::journal::Reader;
+use crate::owner::Event;
+use crate::report::{self, ReportEvent, ReportOptions};
+use crate::snapshot_cache;
+
+/// Events of the stream that may wait for being carried on.
+const WAITING_EVENTS: usize = 64;
+
+/// What the edge works with.
+#[derive(Debug)]
+pub struct Edge {
+    /// This node's name.
+    pub node: String,
+    /// What the node is.
+    pub facts: watch::Receiver<v1::NodeFacts>,
+    /// What the node stands at.
+    pub status: watch::Receiver<v1::NodeStatus>,
+    /// What was measured.
+    pub journal: Reader,
+    /// To the thread that owns the kernel.
+    pub owner: Sender<Event>,
+    /// Where the last snapshot is kept.
+    pub snapshot_file: PathBuf,
+    /// When this process began, nanoseconds since the Unix epoch.
+    pub started_unix_nanoseconds: u64,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(edge: Edge, places: &Places, args: &RunArgs) -> Result<()> {
+    // One thread is enough for one stream and one socket.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(serve(edge, places, args))
+}
+
+async fn serve(edge: Edge, places: &Places, args: &RunArgs) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
+    let (end, stop) = watch::channel(false);
+    let (connect, connected) = watch::channel(false);
+    let (events, inbox) = mpsc::channel(WAITING_EVENTS);
+    let admin = Admin {
+        node: edge.node.clone(),
+        facts: edge.facts.clone(),
+        status: edge.status.clone(),
+        connected,
+        owner: edge.owner.clone(),
+    };
+    let stopped = || {
+        let mut stop = stop.clone();
+        async move {
+            // An error means that the sender is gone, which is an end, too.
+            let _ = stop.wait_for(|stop| *stop).await;
+        }
+    };
+    let report = ReportOptions {
+        endpoint: args.controller.clone(),
+        node: edge.node,
+        started_unix_nanoseconds: edge.started_unix_nanoseconds,
+        facts: edge.facts,
+        status: edge.status,
+        journal: edge.journal,
+        stop: stop.clone(),
+        pace: report::Pace::default(),
+    };
+    let signalled = async {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: everything stays in place"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: everything stays in place"),
+        }
+        end.send_replace(true);
+        Ok(())
+    };
+    let admin = async {
+        let served = admin::serve(admin, &places.run_dir, stopped()).await;
+        served.context("serve the agent's socket")
+    };
+    let report = async {
+        report::run(report, events).await;
+        Ok(())
+    };
+    let carry = async {
+        carry(inbox, &edge.owner, &connect, &edge.snapshot_file).await;
+        Ok(())
+    };
+    tokio::try_join!(signalled, admin, report, carry).map(drop)
+}
+
+/// Carries what the stream says to the owner, until the stream ends.
+async fn carry(
+    mut inbox: mpsc::Receiver<ReportEvent>,
+    owner: &Sender<Event>,
+    connect: &watch::Sender<bool>,
+    snapshot_file: &std::path::Path,
+) {
+    while let Some(event) = inbox.recv().await {
+        let event = match event {
+            ReportEvent::Connected { controller_version, .. } => {
+                tracing::info!(controller_version, "connected to the controller");
+                connect.send_replace(true);
+                continue;
+            }
+            ReportEvent::Away { .. } => {
+                connect.send_replace(false);
+                continue;
+            }
+            ReportEvent::Snapshot { snapshot, chunks } => {
+                tracing::info!(generation = snapshot.generation, "the controller says");
+                if let Err(error) = snapshot_cache::store(snapshot_file, &chunks) {
+                    tracing::error!(%error, "after a restart with the controller away, less is known");
+                }
+                Event::Learn(Fact::Snapshot(snapshot))
+            }
+            ReportEvent::SnapshotRefused { generation, reason } => {
+                tracing::error!(generation, reason, "a snapshot is refused");
+                continue;
+            }
+            ReportEvent::Acknowledged(sequence) => Event::Acknowledged(sequence),
+            ReportEvent::ControllerAhead { acknowledged, last } => {
+                tracing::warn!(%acknowledged, %last, "the journal is older than the controller knows it");
+                Event::ContinueAfter(acknowledged)
+            }
+            ReportEvent::Unreadable(what) => {
+                tracing::error!(what, "the journal is damaged");
+                continue;
+            }
+        };
+        if owner.send(event).is_err() {
+            return;
+        }
+    }
+}
