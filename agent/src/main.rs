@@ -1,4 +1,4 @@
-//! The DaemonSet program: turns facts about virtual clusters into cgroups and eBPF, and measures them.
+//! The node agent's program: see the library for what it does.
 
 use std::process::ExitCode;
 

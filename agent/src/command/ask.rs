@@ -32,7 +32,11 @@ pub fn status(places: &Places, output: OutputArgs) -> Result<ExitCode> {
     let answer = ask(places, async |mut agent: NodeAgentClient<Channel>| {
         agent.get_status(v1::GetStatusRequest {}).await
     })?;
-    let text = if output.json { status_json(&answer)? } else { status_text(&answer) };
+    let text = if output.json {
+        status_json(&answer)?
+    } else {
+        status_text(&answer)
+    };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -51,9 +55,9 @@ fn ask<T>(
             .await
             .with_context(|| format!("ask the agent at {endpoint}; is it running?"))?;
         let answer = question(NodeAgentClient::new(channel)).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| {
-            anyhow::anyhow!("the agent at {endpoint} says: {}", status.message())
-        })
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| anyhow::anyhow!("the agent at {endpoint} says: {}", status.message()))
     })
 }
 
@@ -69,42 +73,45 @@ fn state_name(state: i32) -> &'static str {
 
 fn status_text(answer: &v1::GetStatusResponse) -> String {
     let status = answer.status.clone().unwrap_or_default();
-    let controller = if answer.controller_connected { "connected" } else { "away" };
-    let mut text = format!(
-        "node {}\ncontroller {controller}\ngeneration {}\njournal backlog {} records\n",
-        answer.node, status.applied_generation, status.journal_backlog_records
-    );
-    for reason in &status.reasons {
-        text.push_str(&format!("! {}: {}\n", reason.subject, reason.message));
-    }
+    let controller = if answer.controller_connected {
+        "connected"
+    } else {
+        "away"
+    };
+    let mut lines = vec![
+        format!("node {}", answer.node),
+        format!("controller {controller}"),
+        format!("generation {}", status.applied_generation),
+        format!("journal backlog {} records", status.journal_backlog_records),
+    ];
+    let line =
+        |mark: &str, reason: &v1::Reason| format!("{mark} {}: {}", reason.subject, reason.message);
+    lines.extend(status.reasons.iter().map(|reason| line("!", reason)));
     for one in &status.virtual_clusters {
-        text.push_str(&format!(
-            "\n{} {} (mended {})\n",
-            one.name,
-            state_name(one.state),
-            one.mended
-        ));
-        for reason in &one.reasons {
-            text.push_str(&format!("  {}: {}\n", reason.subject, reason.message));
-        }
+        let (name, state) = (&one.name, state_name(one.state));
+        lines.push(format!("\n{name} {state} (mended {})", one.mended));
+        lines.extend(one.reasons.iter().map(|reason| line(" ", reason)));
     }
     let controls = answer.facts.clone().unwrap_or_default().controls;
-    let missing: Vec<_> = controls.iter().filter(|control| !control.supported).collect();
+    let missing: Vec<_> = controls
+        .iter()
+        .filter(|control| !control.supported)
+        .collect();
     if !missing.is_empty() {
-        text.push_str("\nnot enforceable on this node:\n");
+        lines.push("\nnot enforceable on this node:".to_owned());
     }
-    for control in missing {
-        text.push_str(&format!("  {}: {}\n", control.control, control.reason));
-    }
-    text
+    lines.extend(
+        missing
+            .iter()
+            .map(|control| format!("  {}: {}", control.control, control.reason)),
+    );
+    lines.join("\n") + "\n"
 }
 
 fn status_json(answer: &v1::GetStatusResponse) -> Result<String> {
     let status = answer.status.clone().unwrap_or_default();
     let reasons = |reasons: &[v1::Reason]| {
-        let one = |reason: &v1::Reason| {
-            serde_json::json!({ "subject": reason.subject, "message": reason.message })
-        };
+        let one = |reason: &v1::Reason| serde_json::json!({ "subject": reason.subject, "message": reason.message });
         reasons.iter().map(one).collect::<Vec<_>>()
     };
     let one = |one: &v1::VirtualClusterNodeStatus| {

@@ -2,6 +2,7 @@
 //! leaving everything in place.
 
 use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -56,7 +57,9 @@ pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
     let snapshot_file = args.state_dir.join(SNAPSHOT);
     match snapshot_cache::load(&snapshot_file) {
         Ok(Some(snapshot)) => cycle.learn(Fact::Snapshot(snapshot)),
-        Ok(None) => tracing::info!("nothing is known of virtual clusters until the controller says"),
+        Ok(None) => {
+            tracing::info!("nothing is known of virtual clusters until the controller says")
+        }
         Err(error) => tracing::error!(%error, "what the controller said last cannot be read"),
     }
 
@@ -87,7 +90,9 @@ pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
     let served = edge::run(edge, places, args);
     // Also after an error: the last counts go into the journal.
     drop(events.send(Event::Shutdown));
-    owner.join().map_err(|_| anyhow::anyhow!("the thread that owns the kernel panicked"))?;
+    owner
+        .join()
+        .map_err(|_| anyhow::anyhow!("the thread that owns the kernel panicked"))?;
     served?;
     Ok(ExitCode::SUCCESS)
 }
@@ -95,7 +100,11 @@ pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
 fn start_logging() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("BULKHEAD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 fn node_name(args: &RunArgs) -> Result<String> {
@@ -104,7 +113,10 @@ fn node_name(args: &RunArgs) -> Result<String> {
     }
     let host = nix::unistd::gethostname().context("read the host name; or give --node NAME")?;
     host.into_string().map_err(|name| {
-        anyhow::anyhow!("the host name {name:?} is not UTF-8; give --node NAME")
+        anyhow::anyhow!(
+            "the host name {} is not UTF-8; give --node NAME",
+            name.display()
+        )
     })
 }
 
@@ -121,13 +133,18 @@ fn open_journal(args: &RunArgs, boot_id: &str) -> Result<(Journal, Recovered)> {
 
 fn open_kernel(places: &Places, args: &RunArgs, probe: &Probe) -> Result<LinuxKernel> {
     let root = Root::choose(probe, places.cgroup_root.as_deref())?;
-    let tree = root.make().context("open the root of the virtual clusters' cgroups")?;
+    let tree = root
+        .make()
+        .context("open the root of the virtual clusters' cgroups")?;
     let options = BpfOptions {
         object: args.bpf_object.clone(),
         pin_dir: places.bpffs.join(format!("v{}", bulkhead_abi::ABI_VERSION)),
         cgroup_root: root.path().to_owned(),
         ancestor_level: tree.virtual_cluster_level(),
-        capacities: Capacities { addresses: args.max_addresses, ..Capacities::default() },
+        capacities: Capacities {
+            addresses: args.max_addresses,
+            ..Capacities::default()
+        },
         epoch_if_new: started(),
     };
     let (bpf, opened) = Bpf::open(&options).context("load the kernel programs")?;
@@ -146,13 +163,17 @@ fn started() -> u64 {
 }
 
 fn nanoseconds(time: Duration) -> NonZeroU64 {
-    let nanoseconds = u64::try_from(time.as_nanos()).ok().and_then(NonZeroU64::new);
+    let nanoseconds = u64::try_from(time.as_nanos())
+        .ok()
+        .and_then(NonZeroU64::new);
     nanoseconds.unwrap_or(NonZeroU64::MIN)
 }
 
 /// What accounting carries over, where there is something to carry.
 fn integrals(boot_id: &str, recovered: &Recovered) -> Integrals {
-    let Some(bytes) = &recovered.checkpoint else { return Integrals::default() };
+    let Some(bytes) = &recovered.checkpoint else {
+        return Integrals::default();
+    };
     checkpoint::decode(boot_id, bytes).unwrap_or_else(|error| {
         tracing::error!(%error, "time integrals begin again");
         Integrals::default()
@@ -164,6 +185,13 @@ fn conditions(recovered: &Recovered) -> Vec<Degradation> {
     if let Some(tail) = &recovered.truncated {
         tracing::warn!(%tail, "a crash had cut the journal");
     }
-    let degradation = |message| Degradation { subject: "journal".to_owned(), message };
-    recovered.conditions().into_iter().map(degradation).collect()
+    let degradation = |message| Degradation {
+        subject: "journal".to_owned(),
+        message,
+    };
+    recovered
+        .conditions()
+        .into_iter()
+        .map(degradation)
+        .collect()
 }

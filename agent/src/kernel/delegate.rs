@@ -320,7 +320,11 @@ fn bus_error(operation: &'static str, unit: &str, source: zbus::Error) -> Delega
 
 /// "257.13-1~deb13u1" is 257.
 fn major(version: &str) -> Option<u32> {
-    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// What the unit is.

@@ -5,9 +5,9 @@ pub mod bpf;
 pub mod cgroup;
 pub mod delegate;
 pub mod exec;
-pub mod probe;
 #[cfg(test)]
 pub mod fake;
 pub mod linux;
+pub mod probe;
 pub mod seam;
 pub mod sockets;

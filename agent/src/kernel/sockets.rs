@@ -60,7 +60,8 @@ pub enum SocketError {
 /// Ends each TCP connection of a process in `cgroup` or below for whose peer `denied` is true.
 ///
 /// Peers are shown as they are judged: an IPv4-mapped address as IPv4. Listening sockets are
-/// never touched. Connections that are still being made are left to the connect hooks.
+/// never touched. Connections that are still being made are left to the connect hooks; one that
+/// waits to be accepted belongs to no process yet, and is found when this is called again.
 pub fn end_connections(cgroup: &Path, mut denied: impl FnMut(SocketAddr) -> bool) -> Ended {
     let mut done = Ended::default();
     // Processes share sockets with their children.

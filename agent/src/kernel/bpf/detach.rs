@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::error::BpfError;
+use super::links;
 use super::pins;
 use super::sys;
 
@@ -100,11 +101,7 @@ impl Detached {
 /// Detaches although another process may hold the link, then removes the pin.
 fn detach_link(path: &Path) -> io::Result<()> {
     let link = sys::open_link(path)?;
-    match sys::detach(link.as_fd()) {
-        // Its cgroup is gone, and the kernel has detached it by itself.
-        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
-        done => done?,
-    }
+    links::detach(link.as_fd())?;
     fs::remove_file(path)
 }
 

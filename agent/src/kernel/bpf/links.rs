@@ -61,11 +61,15 @@ enum Standing {
 
 /// How to undo one step.
 enum Undo {
-    Unpin(PathBuf),
+    /// Detach what is new.
+    Detach { path: PathBuf, link: OwnedFd },
+    /// Detach what is new, and pin what was there.
     Repin {
         path: PathBuf,
         link: OwnedFd,
+        old: OwnedFd,
     },
+    /// Give a link its program back.
     GiveBack {
         path: PathBuf,
         link: OwnedFd,
@@ -111,6 +115,7 @@ pub(super) fn attach_all(dir: &Path, root: &Root, loaded: &[Loaded]) -> Result<A
             }
         }
     }
+    undo.iter().for_each(end_replaced);
     Ok(done)
 }
 
@@ -162,20 +167,18 @@ fn attach(
     if old.is_some() {
         fs::remove_file(path).map_err(BpfError::file("remove pin", path))?;
     }
-    match (pin(link.as_fd(), path), old) {
-        (Ok(()), None) => Ok(Undo::Unpin(path.to_owned())),
-        (Ok(()), Some(old)) => Ok(Undo::Repin {
-            path: path.to_owned(),
-            link: old,
-        }),
-        (Err(error), Some(old)) => {
-            take_back(vec![Undo::Repin {
-                path: path.to_owned(),
-                link: old,
-            }]);
+    let path = path.to_owned();
+    let pinned = pin(link.as_fd(), &path);
+    let undo = match old {
+        None => Undo::Detach { path, link },
+        Some(old) => Undo::Repin { path, link, old },
+    };
+    match pinned {
+        Ok(()) => Ok(undo),
+        Err(error) => {
+            take_back(vec![undo]);
             Err(error)
         }
-        (Err(error), None) => Err(error),
     }
 }
 
@@ -183,19 +186,36 @@ fn pin(link: BorrowedFd<'_>, path: &Path) -> Result<(), BpfError> {
     sys::pin(link, path).map_err(BpfError::file("pin link", path))
 }
 
+/// Ends a link whose place was taken, now and not when the kernel comes round to it.
+fn end_replaced(step: &Undo) {
+    if let Undo::Repin { path, old, .. } = step
+        && let Err(error) = detach(old.as_fd())
+    {
+        tracing::warn!(link = %path.display(), %error, "cannot detach from another cgroup");
+    }
+}
+
+/// Detaches a link although others may hold it. One whose cgroup is gone is detached already.
+pub(super) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    match sys::detach(link) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+        done => done,
+    }
+}
+
 /// Undoes steps, newest first. What fails here is told but does not hide the error that led
 /// here; the next cycle sees it, because it asks the kernel.
 fn take_back(steps: Vec<Undo>) {
     for step in steps.into_iter().rev() {
         let (path, undone) = match step {
-            Undo::Unpin(path) => {
-                let undone = fs::remove_file(&path);
+            Undo::Detach { path, link } => {
+                let undone = detach(link.as_fd()).and_then(|()| unpin(&path));
                 (path, undone)
             }
-            Undo::Repin { path, link } => {
-                // Our pin may not be there.
-                let _ = fs::remove_file(&path);
-                let undone = sys::pin(link.as_fd(), &path);
+            Undo::Repin { path, link, old } => {
+                let undone = detach(link.as_fd())
+                    .and_then(|()| unpin(&path))
+                    .and_then(|()| sys::pin(old.as_fd(), &path));
                 (path, undone)
             }
             Undo::GiveBack {
@@ -210,5 +230,13 @@ fn take_back(steps: Vec<Undo>) {
         if let Err(error) = undone {
             tracing::warn!(link = %path.display(), %error, "cannot put a link back as it was");
         }
+    }
+}
+
+/// Removes a pin, which the step that failed may not have made.
+fn unpin(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }

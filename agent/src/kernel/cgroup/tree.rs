@@ -176,7 +176,9 @@ impl CgroupTree {
         for child in &children {
             let populated = self.root.child(&child.name).and_then(|dir| events(&dir));
             if unless_removed(populated)?.is_some_and(|events| events.populated) {
-                return Err(CgroupError::Populated { path: self.path().join(&child.name) });
+                return Err(CgroupError::Populated {
+                    path: self.path().join(&child.name),
+                });
             }
         }
         for child in children {

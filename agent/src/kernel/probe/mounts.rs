@@ -131,7 +131,10 @@ rw,nsdelegate,memory_recursiveprot
     }
 
     fn found(mount_point: &str, whole: bool) -> Cgroup2Mount {
-        Cgroup2Mount { mount_point: mount_point.into(), whole }
+        Cgroup2Mount {
+            mount_point: mount_point.into(),
+            whole,
+        }
     }
 
     #[test]
@@ -163,7 +166,10 @@ rw,nsdelegate,memory_recursiveprot
 ";
         assert_eq!(mount(text), Some(found("/sys/fs/cgroup", true)));
         let without_usual: Vec<&str> = text.lines().take(2).collect();
-        assert_eq!(mount(&without_usual.join("\n")), Some(found("/mnt/cgroup2", true)));
+        assert_eq!(
+            mount(&without_usual.join("\n")),
+            Some(found("/mnt/cgroup2", true))
+        );
         let only = Some(found("/run/containers/x/sys/fs/cgroup", false));
         assert_eq!(mount(without_usual[0]), only);
     }
