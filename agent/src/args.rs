@@ -95,7 +95,7 @@ pub struct RunArgs {
     pub node: Option<String>,
     /// The controller: `unix:PATH` or `http://127.0.0.1:PORT`.
     #[arg(long, env = "BULKHEAD_CONTROLLER", value_name = "ADDRESS",
-          default_value = "unix:/run/bulkhead/agents.sock", value_parser = Endpoint::parse)]
+          default_value = "unix:/run/bulkhead-controller/agents.sock", value_parser = Endpoint::parse)]
     pub controller: Endpoint,
     /// Directory of the journal and of what the controller said last.
     #[arg(

@@ -29,7 +29,7 @@ pub(crate) struct Global {
         long,
         global = true,
         env = "BULKHEAD_SERVER",
-        default_value = "unix:/run/bulkhead/operators.sock",
+        default_value = "unix:/run/bulkhead-controller/operators.sock",
         value_name = "unix:PATH|http://127.0.0.1:PORT"
     )]
     pub(crate) server: Endpoint,

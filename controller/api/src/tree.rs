@@ -68,15 +68,15 @@ impl Tree {
         let mut here = self;
         let mut found = (self.line, self.column);
         for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
-            let next = if let (Node::List(items), Some(index)) = (&here.node, step.strip_suffix(']'))
-            {
-                index.parse().ok().and_then(|index: usize| items.get(index))
-            } else {
-                if let Some((_, line, column)) = here.keys().find(|(key, ..)| *key == step) {
-                    found = (line, column);
-                }
-                here.get(step)
-            };
+            let next =
+                if let (Node::List(items), Some(index)) = (&here.node, step.strip_suffix(']')) {
+                    index.parse().ok().and_then(|index: usize| items.get(index))
+                } else {
+                    if let Some((_, line, column)) = here.keys().find(|(key, ..)| *key == step) {
+                        found = (line, column);
+                    }
+                    here.get(step)
+                };
             let Some(next) = next else { break };
             here = next;
             // Of a block mapping or list the key is the better place: its value begins below.

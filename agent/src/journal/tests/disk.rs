@@ -50,6 +50,17 @@ impl Crashes {
         }
     }
 
+    /// Segments of which not all is on the disk.
+    pub(super) fn unsynced(&self) -> Vec<PathBuf> {
+        let unsynced = |path: &PathBuf| {
+            let file = fs::metadata(path).unwrap();
+            self.synced
+                .get(&file.ino())
+                .is_none_or(|synced| *synced < file.len())
+        };
+        segments(&self.of).into_iter().filter(unsynced).collect()
+    }
+
     fn add(&mut self, syncing: &File) {
         let syncing = syncing.metadata().unwrap();
         let mut names = files(&self.of, "").into_iter();

@@ -103,9 +103,10 @@ fn crash(model: &mut Model, journal: &mut Journal, disk: &SmallDisk, of: &Path, 
     *disk.crashes.lock().unwrap() = Some(Crashes::new(of));
     let records = model.records(3);
     let appended = journal.append(&records);
-    let copies = disk.crashes.lock().unwrap().take().unwrap().copies;
     appended.unwrap();
-    for copy in copies {
+    let crashes = disk.crashes.lock().unwrap().take().unwrap();
+    assert_eq!(crashes.unsynced(), Vec::<PathBuf>::new());
+    for copy in crashes.copies {
         // What was on the disk before stays, of the rest a part.
         let bytes = fs::read(&copy.syncing).unwrap();
         let length = copy.synced + cut.index(bytes.len() - copy.synced + 1);
@@ -166,7 +167,7 @@ fn run(operations: Vec<Operation>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_confirmed_is_read_once_and_in_order(

@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::error::BpfError;
-use super::links;
 use super::pins;
 use super::sys;
 
@@ -101,7 +100,8 @@ impl Detached {
 /// Detaches although another process may hold the link, then removes the pin.
 fn detach_link(path: &Path) -> io::Result<()> {
     let link = sys::open_link(path)?;
-    links::detach(link.as_fd())?;
+    // A link whose cgroup is gone is detached already, and says so by no error.
+    sys::detach(link.as_fd())?;
     fs::remove_file(path)
 }
 

@@ -189,17 +189,9 @@ fn pin(link: BorrowedFd<'_>, path: &Path) -> Result<(), BpfError> {
 /// Ends a link whose place was taken, now and not when the kernel comes round to it.
 fn end_replaced(step: &Undo) {
     if let Undo::Repin { path, old, .. } = step
-        && let Err(error) = detach(old.as_fd())
+        && let Err(error) = sys::detach(old.as_fd())
     {
         tracing::warn!(link = %path.display(), %error, "cannot detach from another cgroup");
-    }
-}
-
-/// Detaches a link although others may hold it. One whose cgroup is gone is detached already.
-pub(super) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
-    match sys::detach(link) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
-        done => done,
     }
 }
 
@@ -209,11 +201,11 @@ fn take_back(steps: Vec<Undo>) {
     for step in steps.into_iter().rev() {
         let (path, undone) = match step {
             Undo::Detach { path, link } => {
-                let undone = detach(link.as_fd()).and_then(|()| unpin(&path));
+                let undone = sys::detach(link.as_fd()).and_then(|()| unpin(&path));
                 (path, undone)
             }
             Undo::Repin { path, link, old } => {
-                let undone = detach(link.as_fd())
+                let undone = sys::detach(link.as_fd())
                     .and_then(|()| unpin(&path))
                     .and_then(|()| sys::pin(old.as_fd(), &path));
                 (path, undone)

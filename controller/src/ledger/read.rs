@@ -1,0 +1,274 @@
+//! Fetching what a question about usage needs, and no more.
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::Meter;
+use bulkhead_core::meter::Kind;
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::{Ledger, LedgerError, number, stored};
+use crate::family::Family;
+use crate::query::{Facts, Pair, PairKey, Reading, Seen, Series, Span};
+
+/// Of which virtual clusters and nodes; empty: of all.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Selection {
+    /// Names of virtual clusters.
+    pub virtual_clusters: Vec<String>,
+    /// Names of nodes.
+    pub nodes: Vec<String>,
+}
+
+/// A part of a question that names nothing that there ever was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Unknown {
+    /// A virtual cluster.
+    VirtualCluster(String),
+    /// A node.
+    Node(String),
+}
+
+impl Ledger {
+    /// The first name of a selection that there never was.
+    pub(crate) fn unknown(&self, selection: &Selection) -> Result<Option<Unknown>, LedgerError> {
+        self.read("look up names", |transaction| {
+            let has = |table: &str, name: &String| -> rusqlite::Result<bool> {
+                let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE name = ?1)");
+                transaction.query_row(&sql, [name], |row| row.get(0))
+            };
+            for name in &selection.virtual_clusters {
+                if !has("identity", name)? {
+                    return Ok(Some(Unknown::VirtualCluster(name.clone())));
+                }
+            }
+            for name in &selection.nodes {
+                if !has("node", name)? {
+                    return Ok(Some(Unknown::Node(name.clone())));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// Which virtual clusters were seen on which nodes, and since when.
+    pub(crate) fn pairs(&self, selection: &Selection) -> Result<Vec<Pair>, LedgerError> {
+        self.read("list who was seen where", |transaction| {
+            pairs(transaction, selection)
+        })
+    }
+
+    /// What is known of the selection, for rows with these spans. The spans follow one another
+    /// without a gap; there is one at least.
+    pub(crate) fn facts(&self, selection: &Selection, spans: &[Span]) -> Result<Facts, LedgerError> {
+        self.read("read usage", |transaction| {
+            let mut facts = Facts {
+                pairs: pairs(transaction, selection)?,
+                ..Facts::default()
+            };
+            let (Some(first), Some(last)) = (spans.first(), spans.last()) else {
+                return Ok(facts);
+            };
+            let whole = Span {
+                start: first.start,
+                end: last.end,
+            };
+            facts.coverage = coverage(transaction, selection, whole)?;
+            for entry in live_series(transaction, selection, whole)? {
+                let reading = match entry.series.meter.kind() {
+                    Kind::Counter => counter(transaction, &entry, spans)?,
+                    Kind::Gauge => gauge(transaction, &entry, spans)?,
+                };
+                facts.series.push((entry.series, reading));
+            }
+            Ok(facts)
+        })
+    }
+}
+
+/// Whether a name is selected: the parameters are two JSON lists, empty for all.
+const SELECTED: &str = "(?1 = '[]' OR identity.name IN (SELECT value FROM json_each(?1)))
+     AND (?2 = '[]' OR node.name IN (SELECT value FROM json_each(?2)))";
+
+fn lists(selection: &Selection) -> (String, String) {
+    // Names of virtual clusters and nodes hold nothing that JSON would escape, and others were
+    // refused before.
+    let list = |names: &[String]| match names {
+        [] => "[]".to_owned(),
+        names => format!("[\"{}\"]", names.join("\",\"")),
+    };
+    (list(&selection.virtual_clusters), list(&selection.nodes))
+}
+
+fn pairs(transaction: &Transaction<'_>, selection: &Selection) -> rusqlite::Result<Vec<Pair>> {
+    let (clusters, nodes) = lists(selection);
+    transaction
+        .prepare(&format!(
+            "SELECT identity.name, node.name, first_start FROM pair
+             JOIN identity ON identity.number = virtual_cluster JOIN node ON node.id = node
+             WHERE {SELECTED} ORDER BY 1, 2"
+        ))?
+        .query_map(params![clusters, nodes], |row| {
+            let key = PairKey {
+                virtual_cluster: row.get(0)?,
+                node: row.get(1)?,
+            };
+            Ok(Pair {
+                key,
+                first_start: number(row.get(2)?),
+            })
+        })?
+        .collect()
+}
+
+fn coverage(
+    transaction: &Transaction<'_>,
+    selection: &Selection,
+    whole: Span,
+) -> rusqlite::Result<BTreeMap<(PairKey, Family), Vec<Span>>> {
+    let (clusters, nodes) = lists(selection);
+    let mut statement = transaction.prepare(&format!(
+        "SELECT identity.name, node.name, family, start, end FROM coverage
+         JOIN identity ON identity.number = virtual_cluster JOIN node ON node.id = node
+         WHERE {SELECTED} AND start < ?3 AND end > ?4 ORDER BY start"
+    ))?;
+    let mut rows = statement.query(params![
+        clusters,
+        nodes,
+        stored(whole.end),
+        stored(whole.start)
+    ])?;
+    let mut found: BTreeMap<_, Vec<Span>> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let key = PairKey {
+            virtual_cluster: row.get(0)?,
+            node: row.get(1)?,
+        };
+        let Some(family) = Family::from_code(row.get(2)?) else {
+            continue;
+        };
+        let span = Span {
+            start: number(row.get(3)?),
+            end: number(row.get(4)?),
+        };
+        found.entry((key, family)).or_default().push(span);
+    }
+    Ok(found)
+}
+
+struct Entry {
+    id: i64,
+    longest: u64,
+    series: Series,
+}
+
+/// Series that have records in the range. Of others no usage changes in it.
+fn live_series(
+    transaction: &Transaction<'_>,
+    selection: &Selection,
+    whole: Span,
+) -> rusqlite::Result<Vec<Entry>> {
+    let (clusters, nodes) = lists(selection);
+    transaction
+        .prepare(&format!(
+            "SELECT series.id, longest, identity.name, node.name, meter FROM series
+             JOIN identity ON identity.number = series.virtual_cluster
+             JOIN boot ON boot.id = series.boot JOIN node ON node.id = boot.node
+             WHERE {SELECTED} AND first_start < ?3 AND last_start >= ?4"
+        ))?
+        .query_map(
+            params![clusters, nodes, stored(whole.end), stored(whole.start)],
+            |row| {
+                let key = PairKey {
+                    virtual_cluster: row.get(2)?,
+                    node: row.get(3)?,
+                };
+                Ok(Entry {
+                    id: row.get(0)?,
+                    longest: number(row.get(1)?),
+                    series: Series {
+                        key,
+                        meter: Meter::from_code(row.get(4)?),
+                    },
+                })
+            },
+        )?
+        .collect()
+}
+
+/// What a counter stood at, at each edge of the spans.
+fn counter(
+    transaction: &Transaction<'_>,
+    entry: &Entry,
+    spans: &[Span],
+) -> rusqlite::Result<Reading> {
+    let edges = spans.first().map(|span| span.start).into_iter();
+    let edges = edges.chain(spans.iter().map(|span| span.end));
+    let levels = edges
+        .map(|edge| level(transaction, entry, edge))
+        .collect::<Result<_, _>>()?;
+    Ok(Reading::Counter(levels))
+}
+
+/// What a counter stood at when the windows that begin before `edge` had ended; 0: it had not
+/// begun. Where lengths of windows changed, windows overlap: the one that ends last counts, and
+/// the highest of those that end together. It began after the last start minus the longest.
+fn level(transaction: &Transaction<'_>, entry: &Entry, edge: u64) -> rusqlite::Result<u64> {
+    let last: Option<i64> = transaction
+        .prepare_cached(
+            "SELECT window_start FROM record WHERE series = ?1 AND window_start < ?2
+             ORDER BY window_start DESC LIMIT 1",
+        )?
+        .query_row(params![entry.id, stored(edge)], |row| row.get(0))
+        .optional()?;
+    let Some(last) = last.map(number) else {
+        return Ok(0);
+    };
+    let mut statement = transaction.prepare_cached(
+        "SELECT window_start + window_length, value FROM record
+         WHERE series = ?1 AND window_start BETWEEN ?2 AND ?3",
+    )?;
+    let from = last.saturating_sub(entry.longest);
+    let highest = statement
+        .query_map(params![entry.id, stored(from), stored(last)], |row| {
+            Ok((number(row.get(0)?), number(row.get(1)?)))
+        })?
+        .try_fold((0, 0), |highest, row| row.map(|row| highest.max(row)))?;
+    Ok(highest.1)
+}
+
+/// The highest and the last of a gauge in each span.
+fn gauge(
+    transaction: &Transaction<'_>,
+    entry: &Entry,
+    spans: &[Span],
+) -> rusqlite::Result<Reading> {
+    let seen = spans.iter().map(|span| seen(transaction, entry.id, *span));
+    Ok(Reading::Gauge(seen.collect::<Result<_, _>>()?))
+}
+
+fn seen(transaction: &Transaction<'_>, series: i64, span: Span) -> rusqlite::Result<Option<Seen>> {
+    let range = params![series, stored(span.start), stored(span.end)];
+    let highest: Option<i64> = transaction
+        .prepare_cached(
+            "SELECT value FROM record
+             WHERE series = ?1 AND window_start >= ?2 AND window_start < ?3
+             ORDER BY value < 0 DESC, value DESC LIMIT 1",
+        )?
+        .query_row(range, |row| row.get(0))
+        .optional()?;
+    let Some(highest) = highest.map(number) else {
+        return Ok(None);
+    };
+    let (last_start, last) = transaction
+        .prepare_cached(
+            "SELECT window_start, value FROM record
+             WHERE series = ?1 AND window_start >= ?2 AND window_start < ?3
+             ORDER BY window_start DESC, window_length DESC LIMIT 1",
+        )?
+        .query_row(range, |row| Ok((number(row.get(0)?), number(row.get(1)?))))?;
+    Ok(Some(Seen {
+        highest,
+        last,
+        last_start,
+    }))
+}

@@ -1,0 +1,25 @@
+//! The tenancy controller: streams to each node what it must know, keeps the ledger of what
+//! virtual clusters used, and answers operators.
+//!
+//! Objects come in from files ([`sources`]), become a [`state`] that agents are sent ([`sync`]);
+//! agents send usage into the [`ledger`] and how they stand into [`status`]; operators ask
+//! [`services`]. [`serve`] is all of it.
+
+pub mod args;
+mod clock;
+mod controller;
+mod family;
+mod identities;
+mod ledger;
+mod page;
+mod query;
+mod reason;
+mod services;
+mod sources;
+mod state;
+mod status;
+mod sync;
+
+pub use ledger::LedgerError;
+pub use controller::{Config, Controller, ServeError, serve};
+pub use reason::DOMAIN;

@@ -1,0 +1,140 @@
+//! A directory of YAML and JSON files, read whole and watched.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use inotify::{EventStream, Inotify, WatchMask};
+use tokio_stream::StreamExt;
+
+use crate::ledger::GoodFile;
+
+/// Largest file in bytes.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// What is changed is read when nothing more has changed for so long.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// How often the directory is read without being told: what a symlink points to, or a directory
+/// that was put in this one's place, tells nothing.
+const ANYWAY: Duration = Duration::from_secs(30);
+
+/// The directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory(PathBuf);
+
+/// Why the directory cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The system refused.
+    #[error("{operation} {path}")]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file is too large.
+    #[error("{path} has more than 16 MiB; split it")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Directory {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Every `*.yaml`, `*.yml` and `*.json`, by name; names that begin with a dot are skipped.
+    pub(crate) fn read(&self) -> Result<Vec<GoodFile>, ReadError> {
+        let failed = |source| self.system("list", &self.0, source);
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.0).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+                continue;
+            };
+            let wanted = path.extension().is_some_and(|extension| {
+                ["yaml", "yml", "json"]
+                    .iter()
+                    .any(|known| extension == *known)
+            });
+            if !wanted || name.starts_with('.') {
+                continue;
+            }
+            let name = name.to_owned();
+            // It may have gone since it was listed.
+            if let Some(content) = self.content(&path)? {
+                files.push(GoodFile { name, content });
+            }
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(files)
+    }
+
+    fn content(&self, path: &Path) -> Result<Option<String>, ReadError> {
+        let failed = |source| self.system("read", path, source);
+        let file = match fs::File::open(path) {
+            Ok(file) => file,
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(failed(source)),
+        };
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Ok(None);
+        }
+        let mut content = String::new();
+        file.take(MAX_BYTES + 1)
+            .read_to_string(&mut content)
+            .map_err(failed)?;
+        if u64::try_from(content.len()).is_ok_and(|bytes| bytes > MAX_BYTES) {
+            return Err(ReadError::TooLarge {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Some(content))
+    }
+
+    fn system(&self, operation: &'static str, path: &Path, source: io::Error) -> ReadError {
+        ReadError::System {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Begins to watch. Whoever reads after this and then waits for [`Changes::next`] misses
+    /// nothing.
+    pub(crate) fn watch(&self) -> io::Result<Changes> {
+        let inotify = Inotify::init()?;
+        let mask = WatchMask::CLOSE_WRITE
+            | WatchMask::CREATE
+            | WatchMask::DELETE
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE
+            | WatchMask::MOVE_SELF
+            | WatchMask::ATTRIB;
+        inotify.watches().add(&self.0, mask)?;
+        Ok(Changes(inotify.into_event_stream(vec![0; 4_096])?))
+    }
+}
+
+/// Changes of a directory.
+pub(crate) struct Changes(EventStream<Vec<u8>>);
+
+impl Changes {
+    /// Waits for a change, and until it is quiet again; not for ever without one.
+    pub(crate) async fn next(&mut self) {
+        if tokio::time::timeout(ANYWAY, self.0.next()).await.is_ok() {
+            while let Ok(Some(_)) = tokio::time::timeout(QUIET, self.0.next()).await {}
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! One agent's stream, from Hello to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_core::usage::UsageRecord;
+use bulkhead_proto::v1;
+use bulkhead_proto::v1::sync_request::Message as FromAgent;
+use bulkhead_proto::v1::sync_response::Message as ToAgent;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task;
+use tonic::{Code, Status, Streaming};
+
+use super::hello::{Introduced, introduced};
+use super::{Sync, chunks};
+use crate::clock::now;
+use crate::ledger::{Batch, KnownNode, Ledger, LedgerError, StreamKey};
+use crate::reason;
+use crate::state::Snapshot;
+use crate::status::Stream;
+
+/// How long an agent may take to say Hello.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a stream ends.
+enum End {
+    /// The agent has gone, or cannot be written to.
+    Gone,
+    /// We end it.
+    Refused(Status),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
+}
+
+/// What came from the agent.
+enum Received {
+    Message(FromAgent),
+    /// A message of a kind that only a later version knows: it is skipped.
+    Unknown,
+    /// The agent has ended the stream.
+    End,
+}
+
+/// An agent that is connected.
+pub(super) struct Session {
+    service: Sync,
+    requests: Streaming<v1::SyncRequest>,
+    answers: mpsc::Sender<Result<v1::SyncResponse, Status>>,
+}
+
+impl Session {
+    pub(super) fn new(
+        service: Sync,
+        requests: Streaming<v1::SyncRequest>,
+        answers: mpsc::Sender<Result<v1::SyncResponse, Status>>,
+    ) -> Self {
+        Self {
+            service,
+            requests,
+            answers,
+        }
+    }
+
+    /// Runs until the stream ends. What was not acknowledged stays in the agent's journal.
+    pub(super) async fn run(mut self) {
+        let mut node = String::new();
+        match self.talk(&mut node).await {
+            End::Gone => tracing::info!(node, "agent has gone"),
+            End::Refused(status) => {
+                tracing::warn!(node, code = ?status.code(), "stream ended: {}", status.message());
+                // Nobody may be there to hear it.
+                let _ = self.answers.send(Err(status)).await;
+            }
+        }
+    }
+
+    async fn talk(&mut self, node: &mut String) -> End {
+        let agent = match self.introduction().await {
+            Ok(agent) => agent,
+            Err(end) => return end,
+        };
+        node.clone_from(&agent.stream.node);
+        match self.converse(agent).await {
+            Ok(()) => End::Gone,
+            Err(end) => end,
+        }
+    }
+
+    async fn introduction(&mut self) -> Result<Introduced, End> {
+        let mut ending = self.service.ending.clone();
+        let first = tokio::select! {
+            first = tokio::time::timeout(PATIENCE, self.requests.message()) => first,
+            () = ended(&mut ending) => return Err(going_away().into()),
+        };
+        let first = first.map_err(|_| no_hello("there was none within 10 seconds"))?;
+        match self.received(first)? {
+            Received::End => Err(End::Gone),
+            Received::Message(FromAgent::Hello(hello)) => Ok(introduced(hello)?),
+            _ => Err(no_hello("another message came first").into()),
+        }
+    }
+
+    async fn converse(&mut self, agent: Introduced) -> Result<(), End> {
+        let (stream, mut replaced) = self.register(&agent).await?;
+        let key = agent.stream.clone();
+        let acknowledged = self
+            .blocking(move |ledger| ledger.acknowledged(&key))
+            .await?;
+        tracing::info!(node = stream.node(), acknowledged, "agent is connected");
+        self.answer(ToAgent::Welcome(v1::Welcome {
+            controller_version: env!("CARGO_PKG_VERSION").to_owned(),
+            acknowledged_sequence: acknowledged,
+        }))
+        .await?;
+        let mut snapshots = self.service.state.subscribe();
+        let mut ending = self.service.ending.clone();
+        snapshots.mark_changed();
+        loop {
+            tokio::select! {
+                biased;
+                () = ended(&mut ending) => return Err(going_away().into()),
+                _ = &mut replaced => return Err(was_replaced(stream.node()).into()),
+                changed = snapshots.changed() => {
+                    if changed.is_err() {
+                        return Err(going_away().into());
+                    }
+                    let snapshot = snapshots.borrow_and_update().clone();
+                    self.tell(&stream, &snapshot).await?;
+                }
+                message = self.requests.message() => match self.received(message)? {
+                    Received::End => return Ok(()),
+                    Received::Message(message) => {
+                        self.take(&stream, &agent.stream, message).await?;
+                    }
+                    Received::Unknown => {
+                        tracing::debug!(node = stream.node(), "a message of a later version");
+                    }
+                },
+            }
+        }
+    }
+
+    /// Makes the node known, and its stream this one.
+    async fn register(&self, agent: &Introduced) -> Result<(Stream, oneshot::Receiver<()>), End> {
+        let Introduced {
+            stream: StreamKey { node, .. },
+            facts,
+            started,
+        } = agent;
+        let nodes = &self.service.nodes;
+        let registered = nodes.connect(node, facts.clone(), *started, now()).map_err(|older| {
+            let younger = older.younger_started.to_string();
+            let message = format!(
+                "a younger agent process of node \"{node}\" (began {younger}) is connected; stop \
+                 this one"
+            );
+            let about = [("node", node.as_str()), ("younger_started", younger.as_str())];
+            reason::refused(Code::FailedPrecondition, "AGENT_OLDER", message, about)
+        })?;
+        let known = KnownNode {
+            name: node.clone(),
+            last_seen: now(),
+            facts: facts.clone(),
+        };
+        let state = Arc::clone(&self.service.state);
+        let nodes = Arc::clone(nodes);
+        self.blocking(move |ledger| {
+            ledger.remember_node(&known)?;
+            state.set_node_addresses(nodes.addresses())
+        })
+        .await?;
+        Ok(registered)
+    }
+
+    async fn take(&self, stream: &Stream, key: &StreamKey, message: FromAgent) -> Result<(), End> {
+        match message {
+            FromAgent::Hello(_) => Err(no_hello("it came twice").into()),
+            FromAgent::Status(status) => {
+                stream.stands(status, now());
+                Ok(())
+            }
+            FromAgent::Usage(batch) => {
+                stream.seen(now());
+                let batch = checked(&batch)?;
+                let key = key.clone();
+                let merged = self
+                    .blocking(move |ledger| ledger.merge(&key, &batch, now()))
+                    .await?;
+                self.answer(ToAgent::UsageAck(v1::UsageAck {
+                    sequence: merged.acknowledged,
+                }))
+                .await
+            }
+        }
+    }
+
+    async fn tell(&self, stream: &Stream, snapshot: &Snapshot) -> Result<(), End> {
+        for chunk in chunks::chunks(snapshot) {
+            self.answer(ToAgent::Snapshot(chunk)).await?;
+        }
+        stream.sent(snapshot.generation);
+        Ok(())
+    }
+
+    fn received(&self, message: Result<Option<v1::SyncRequest>, Status>) -> Result<Received, End> {
+        match message {
+            Ok(None) => Ok(Received::End),
+            Ok(Some(v1::SyncRequest {
+                message: Some(message),
+            })) => Ok(Received::Message(message)),
+            Ok(Some(v1::SyncRequest { message: None })) => Ok(Received::Unknown),
+            // The connection broke, or what came is no message; tonic's status says which.
+            Err(_) if self.answers.is_closed() => Err(End::Gone),
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    async fn answer(&self, message: ToAgent) -> Result<(), End> {
+        let response = v1::SyncResponse {
+            message: Some(message),
+        };
+        self.answers.send(Ok(response)).await.map_err(|_| End::Gone)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Ledger) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, End> {
+        let ledger = Arc::clone(&self.service.ledger);
+        match task::spawn_blocking(move || work(&ledger)).await {
+            Ok(done) => done.map_err(|error| reason::ledger(&error).into()),
+            Err(_) => Err(Status::internal("the ledger's task ended early").into()),
+        }
+    }
+}
+
+/// Every record of a batch, or why it is garbage: then nothing of it is stored.
+fn checked(batch: &v1::UsageBatch) -> Result<Batch, Status> {
+    let sequence = batch.sequence.to_string();
+    let wrong = |message: String| {
+        let about = [("sequence", sequence.as_str())];
+        reason::refused(Code::InvalidArgument, "USAGE_INVALID", message, about)
+    };
+    if batch.sequence == 0 || i64::try_from(batch.sequence).is_err() {
+        return Err(wrong(format!(
+            "usage batch: sequence {sequence} is not between 1 and 2^63-1"
+        )));
+    }
+    let record = |(index, record)| {
+        UsageRecord::try_from(record)
+            .map_err(|error| wrong(format!("usage batch {sequence}: record {index}: {error}")))
+    };
+    let records = batch
+        .records
+        .iter()
+        .enumerate()
+        .map(record)
+        .collect::<Result<_, _>>()?;
+    Ok(Batch {
+        sequence: batch.sequence,
+        records,
+    })
+}
+
+/// Waits until the controller ends.
+async fn ended(ending: &mut watch::Receiver<bool>) {
+    // An error means that whoever would tell has gone, which is an end too.
+    let _ = ending.wait_for(|ending| *ending).await;
+}
+
+fn no_hello(problem: &str) -> Status {
+    let message = format!("hello: {problem}; a stream begins with one Hello");
+    reason::refused(Code::FailedPrecondition, "HELLO_MISSING", message, [])
+}
+
+fn going_away() -> Status {
+    let message = "the controller ends; connect again";
+    reason::refused(Code::Unavailable, "CONTROLLER_ENDING", message, [])
+}
+
+fn was_replaced(node: &str) -> Status {
+    let message = format!("another stream of node \"{node}\" has taken over");
+    reason::refused(Code::Aborted, "AGENT_REPLACED", message, [("node", node)])
+}
