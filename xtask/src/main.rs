@@ -1,3 +1,61 @@
-//! One verb, one file: build, set up, test, demo, lab.
+//! The project's own build tool: `cargo xtask VERB`. One verb, one file.
 
-fn main() {}
+mod build_ebpf;
+mod codegen;
+mod command;
+mod demo;
+mod lab;
+mod lint;
+mod paths;
+mod progress;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, set up, check, test and show Bulkhead.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Get what the other verbs need: packages, cargo tools, QEMU.
+    Setup(setup::Args),
+    /// Build the kernel programs and check the object that comes out.
+    BuildEbpf(build_ebpf::Args),
+    /// Write the generated files anew, or check that they are current.
+    Codegen(codegen::Args),
+    /// Formatting, clippy, generated files, licences, the gRPC contract.
+    Lint(lint::Args),
+    /// Run every test that this kind of machine must run.
+    Test(test::Args),
+    /// Show the whole system at work, and check what it promises.
+    Demo(demo::Args),
+    /// A throw-away Linux node in a virtual machine.
+    Lab(lab::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Setup(args) => setup::run(&args),
+        Verb::BuildEbpf(args) => build_ebpf::run(&args),
+        Verb::Codegen(args) => codegen::run(&args),
+        Verb::Lint(args) => lint::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Lab(args) => return lab::run(&args).unwrap_or_else(|error| fail(&error)),
+    };
+    done.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+/// The one place where an error is shown: the whole chain, outermost first.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}

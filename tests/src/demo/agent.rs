@@ -1,0 +1,105 @@
+//! What happens to the agent: death, sleep, and the loss of its programs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::sabotage::Sabotage;
+use super::world::World;
+
+/// The agent, stopped; goes on when this is dropped.
+#[derive(Debug)]
+pub(super) struct Frozen(Pid);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // Fails only when the agent was killed meanwhile.
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
+impl World {
+    /// Kills the agent (SIGKILL), and returns when it is dead.
+    pub(super) fn kill_agent(&mut self) -> Result<()> {
+        let patience = self.patience();
+        self.agent
+            .take()
+            .context("the agent does not run")?
+            .kill(patience)
+    }
+
+    /// Stops the agent, if this is to be broken.
+    pub(super) fn freeze_agent_if(&self, sabotage: Sabotage) -> Result<Option<Frozen>> {
+        self.broken(sabotage)
+            .then(|| self.freeze_agent())
+            .transpose()
+    }
+
+    /// Stops the agent.
+    pub(super) fn freeze_agent(&self) -> Result<Frozen> {
+        let agent = self.agent.as_ref().context("the agent does not run")?;
+        agent.signal(Signal::SIGSTOP)?;
+        let pid = Pid::from_raw(i32::try_from(agent.id())?);
+        // All its threads have to stop, and a thread may be in the kernel.
+        thread::sleep(Duration::from_millis(20));
+        Ok(Frozen(pid))
+    }
+
+    /// Takes programs off that a dead agent left in place: their links go with their last name.
+    pub(super) fn take_off(&self, programs: &[&str]) -> Result<()> {
+        ensure!(self.agent.is_none(), "a living agent would keep its links");
+        for program in programs {
+            let link = self.link(program)?;
+            fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
+        }
+        Ok(())
+    }
+
+    /// If this is to be broken: kills the agent and takes programs off. [`Self::mend`] follows.
+    pub(super) fn break_programs_if(
+        &mut self,
+        sabotage: Sabotage,
+        programs: &[&str],
+    ) -> Result<()> {
+        if self.broken(sabotage) {
+            self.kill_agent()?;
+            self.take_off(programs)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the agent where it does not run: it puts everything in place again.
+    pub(super) fn mend(&mut self) -> Result<()> {
+        if self.agent.is_none() {
+            self.start_agent()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a control file of a virtual cluster behind the agent's back.
+    pub(super) fn meddle(&self, virtual_cluster: &str, file: &str, value: &str) -> Result<()> {
+        let path = self.cgroup_file(virtual_cluster, file);
+        fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display()))
+    }
+
+    /// Reads a control file of a virtual cluster.
+    pub(super) fn control(&self, virtual_cluster: &str, file: &str) -> Result<String> {
+        let path = self.cgroup_file(virtual_cluster, file);
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(text.trim_end().to_owned())
+    }
+
+    fn link(&self, program: &str) -> Result<PathBuf> {
+        let pins = self.pins();
+        let versions = fs::read_dir(&pins).with_context(|| format!("list {}", pins.display()))?;
+        versions
+            .filter_map(|version| Some(version.ok()?.path().join("links").join(program)))
+            .find(|link| link.exists())
+            .with_context(|| format!("no link of {program} below {}", pins.display()))
+    }
+}

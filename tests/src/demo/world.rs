@@ -1,0 +1,351 @@
+//! Everything that a demo makes, from the network to the processes; dropped, it is gone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::geteuid;
+use serde_json::Value;
+
+use super::child::Speaker;
+use super::leftovers::{self, Footprint};
+use super::network::{Host, Network};
+use super::objects::Objects;
+use super::operator::Operator;
+use super::program::{Daemon, Programs};
+use super::run::Options;
+use super::sabotage::Sabotage;
+use super::{PREFIX, wait};
+use crate::sandbox::cgroup2_mount;
+
+/// Which half of the demo.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Only {
+    /// What needs eBPF on cgroup v2.
+    Network,
+    /// What needs the controllers cpu, memory, io and pids in cgroup v2.
+    Limits,
+}
+
+/// Everything that a demo makes.
+#[derive(Debug)]
+pub(super) struct World {
+    // In the order in which they are dropped: who sends and who counts end before the rest.
+    sessions: BTreeMap<Host, Speaker>,
+    pub(super) agent: Option<Daemon>,
+    pub(super) controller: Option<Daemon>,
+    cgroups: CgroupRoot,
+    pub(super) network: Network,
+    pub(super) objects: Objects,
+    pub(super) operator: Operator,
+    /// What was seen of ours in the kernel at any time.
+    pub(super) footprint: Footprint,
+    home: Home,
+    programs: Programs,
+    sabotage: Option<Sabotage>,
+    patience: Duration,
+}
+
+impl World {
+    /// Makes it, and returns when three virtual clusters stand on this node.
+    ///
+    /// The calling thread, which must be the only one, gets mounts of its own.
+    pub(super) fn new(options: &Options, sabotage: Option<Sabotage>) -> Result<Self> {
+        ensure!(
+            geteuid().is_root(),
+            "the demo makes cgroups and namespaces: run it as root"
+        );
+        let programs = Programs::find(&options.programs)?;
+        let home = Home::create()?;
+        let operator = Operator {
+            bulkheadctl: programs.path("bulkheadctl"),
+            server: unix(&home.0.join("operators.sock")),
+        };
+        let mut world = Self {
+            sessions: BTreeMap::new(),
+            agent: None,
+            controller: None,
+            cgroups: CgroupRoot::choose()?,
+            network: Network::new().context("make network namespaces")?,
+            objects: Objects::create(home.0.join("objects"))?,
+            operator,
+            footprint: Footprint::default(),
+            home,
+            programs,
+            sabotage,
+            patience: options.patience,
+        };
+        world.start_controller()?;
+        world.start_agent()?;
+        for host in Host::ALL {
+            let session = world.start(host, "bh-traffic", "session")?;
+            world.sessions.insert(host, session);
+        }
+        Ok(world)
+    }
+
+    /// How long to wait for what should come.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// How long to wait in the check that `sabotage` turns red: what it broke never comes.
+    pub(super) fn patience_unless(&self, sabotage: Sabotage) -> Duration {
+        if self.broken(sabotage) {
+            self.patience / 4
+        } else {
+            self.patience
+        }
+    }
+
+    /// Whether this is to be broken.
+    pub(super) fn broken(&self, sabotage: Sabotage) -> bool {
+        self.sabotage == Some(sabotage)
+    }
+
+    /// The root of the virtual clusters' cgroups.
+    pub(super) fn cgroup_root(&self) -> &Path {
+        &self.cgroups.0
+    }
+
+    /// A file of a virtual cluster's cgroup.
+    pub(super) fn cgroup_file(&self, virtual_cluster: &str, file: &str) -> PathBuf {
+        self.cgroups.0.join(virtual_cluster).join(file)
+    }
+
+    /// Where the agent pins.
+    pub(super) fn pins(&self) -> PathBuf {
+        self.home.bpffs().join("bulkhead")
+    }
+
+    /// The controller's ledger.
+    pub(super) fn controller_data(&self) -> PathBuf {
+        self.home.0.join("controller")
+    }
+
+    /// Starts the controller.
+    pub(super) fn start_controller(&mut self) -> Result<()> {
+        let mut command = self.command("bulkhead-controller");
+        command.arg("--config").arg(self.objects.dir());
+        command.arg("--data-dir").arg(self.controller_data());
+        command
+            .arg("--agents-listen")
+            .arg(unix(&self.home.0.join("agents.sock")));
+        command.arg("--operators-listen").arg(&self.operator.server);
+        self.controller = Some(Daemon::start("bulkhead-controller", command, &self.home.0)?);
+        Ok(())
+    }
+
+    /// Starts the agent, and returns when everything stands and the controller knows.
+    pub(super) fn start_agent(&mut self) -> Result<()> {
+        // What the controller remembers of an agent before this one says nothing.
+        let since = jiff::Timestamp::now();
+        let mut command = self.agent_command();
+        command.arg("run").args([
+            "--node",
+            "demo",
+            "--sample-interval",
+            "1s",
+            "--window",
+            "1s",
+        ]);
+        command
+            .arg("--controller")
+            .arg(unix(&self.home.0.join("agents.sock")));
+        command.arg("--state-dir").arg(self.home.0.join("state"));
+        command
+            .arg("--bpf-object")
+            .arg(self.programs.path("bulkhead.bpf.o"));
+        self.agent = Some(Daemon::start("bulkhead-agent", command, &self.home.0)?);
+        self.wait_until_applied(since)?;
+        self.footprint.add(&self.pins())
+    }
+
+    /// Waits until the agent has said, after `since`, that it stands where the controller wants.
+    pub(super) fn wait_until_applied(&mut self, since: jiff::Timestamp) -> Result<()> {
+        let (operator, patience) = (self.operator.clone(), self.patience);
+        let (agent, controller) = (&mut self.agent, &mut self.controller);
+        wait::until(
+            "the agent has applied what the controller wants",
+            patience,
+            |note| {
+                for daemon in [&mut *agent, &mut *controller].into_iter().flatten() {
+                    daemon.check()?;
+                }
+                // Until the controller listens, asking it fails.
+                let node = match operator.node() {
+                    Ok(Some(node)) => node,
+                    Ok(None) => return Ok(None),
+                    Err(error) => {
+                        *note = format!("{error:#}");
+                        return Ok(None);
+                    }
+                };
+                *note = format!("{node:?}");
+                let stands = |state: &str| state == "Applied" || state == "Degraded";
+                let applied = node.connection == "Connected"
+                    && node.last_seen.is_some_and(|seen| seen > since)
+                    && node.wanted_generation > 0
+                    && node.applied_generation == node.wanted_generation
+                    && node.virtual_clusters.len() == 3
+                    && node
+                        .virtual_clusters
+                        .iter()
+                        .all(|standing| stands(&standing.state));
+                Ok(applied.then_some(()))
+            },
+        )
+    }
+
+    /// Runs a line of `bh-traffic` to its end in the process that lives in `host` all the time.
+    pub(super) fn say(&mut self, host: Host, line: &str) -> Result<Value> {
+        let session = self
+            .sessions
+            .get_mut(&host)
+            .context("the session has ended")?;
+        session.ask(line)
+    }
+
+    /// Starts a program of ours inside the virtual cluster of `host`, in its namespace.
+    pub(super) fn start(&self, host: Host, program: &str, line: &str) -> Result<Speaker> {
+        let mut command = self.exec(host.virtual_cluster());
+        let namespace = self.network.host(host).path();
+        command
+            .arg("nsenter")
+            .arg(format!("--net={}", namespace.display()));
+        command
+            .arg(self.programs.path(program))
+            .args(line.split_whitespace());
+        let what = format!("{program} {line} in {}", host.name());
+        Speaker::start(command, what, self.patience)
+    }
+
+    /// Starts a server in `host`, and returns when it is ready.
+    pub(super) fn serve(&self, host: Host, line: &str) -> Result<Speaker> {
+        let mut server = self.start(host, "bh-traffic", line)?;
+        server.next()?;
+        Ok(server)
+    }
+
+    /// `bulkhead-agent exec` into a virtual cluster; the command follows.
+    pub(super) fn exec(&self, virtual_cluster: &str) -> Command {
+        let mut command = self.agent_command();
+        command.args(["exec", "--virtual-cluster", virtual_cluster, "--"]);
+        command
+    }
+
+    /// `bulkhead-agent`, told where things are; a subcommand follows.
+    pub(super) fn agent_command(&self) -> Command {
+        let mut command = self.command("bulkhead-agent");
+        command.arg("--cgroup-root").arg(self.cgroup_root());
+        command.arg("--bpffs").arg(self.pins());
+        command.arg("--run-dir").arg(self.home.0.join("run"));
+        command
+    }
+
+    /// A program of ours.
+    pub(super) fn command(&self, program: &str) -> Command {
+        Command::new(self.programs.path(program))
+    }
+
+    /// Ends what runs inside the virtual clusters.
+    pub(super) fn end_workloads(&mut self) -> Result<()> {
+        self.sessions.clear();
+        self.cgroups.kill()
+    }
+
+    /// Ends both daemons: whose, whether well, and with which status.
+    pub(super) fn end_daemons(&mut self) -> Result<Vec<(&'static str, bool, ExitStatus)>> {
+        let daemons = [
+            ("agent", self.agent.take()),
+            ("controller", self.controller.take()),
+        ];
+        let end = |(name, daemon): (&'static str, Option<Daemon>)| {
+            let status = daemon.with_context(|| format!("the {name} does not run"))?;
+            let status = status.end(self.patience)?;
+            Ok((name, status.success(), status))
+        };
+        daemons.into_iter().map(end).collect()
+    }
+}
+
+/// An address with a port.
+pub(super) fn at(address: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(address, port)
+}
+
+fn unix(path: &Path) -> String {
+    format!("unix:{}", path.display())
+}
+
+/// The directory of everything that has a path, with a BPF file system that only this process
+/// and its children see: when they end, it is gone, and with it whatever is pinned.
+#[derive(Debug)]
+struct Home(PathBuf);
+
+impl Home {
+    fn create() -> Result<Self> {
+        let path = leftovers::home(std::process::id());
+        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+        let home = Self(path);
+        unshare(CloneFlags::CLONE_NEWNS).context("get mounts of our own")?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+            .context("keep our mounts to ourselves")?;
+        let bpffs = home.bpffs();
+        fs::create_dir(&bpffs).with_context(|| format!("create {}", bpffs.display()))?;
+        mount(
+            Some("bpf"),
+            &bpffs,
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .with_context(|| format!("mount a BPF file system at {}", bpffs.display()))?;
+        Ok(home)
+    }
+
+    fn bpffs(&self) -> PathBuf {
+        self.0.join("bpf")
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount(&self.bpffs());
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("left behind: {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// The root of the virtual clusters' cgroups, which the agent makes.
+#[derive(Debug)]
+struct CgroupRoot(PathBuf);
+
+impl CgroupRoot {
+    fn choose() -> Result<Self> {
+        Ok(Self(
+            cgroup2_mount()?.join(format!("{PREFIX}{}", std::process::id())),
+        ))
+    }
+
+    /// Kills what runs below it.
+    fn kill(&self) -> Result<()> {
+        leftovers::kill_cgroup(&self.0)
+    }
+}
+
+impl Drop for CgroupRoot {
+    fn drop(&mut self) {
+        if let Err(error) = leftovers::remove_cgroup(&self.0) {
+            eprintln!("left behind: {error:#}");
+        }
+    }
+}
