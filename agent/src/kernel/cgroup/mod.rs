@@ -4,9 +4,11 @@
 
 mod control;
 mod dir;
+mod enable;
 mod error;
 mod leaves;
 pub mod parse;
+mod removal;
 mod sample;
 mod tree;
 

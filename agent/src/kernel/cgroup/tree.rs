@@ -18,11 +18,9 @@ use super::leaves::{self, Leaf};
 use super::{control, parse};
 
 /// Inode number, and cgroup id, of the root of the whole hierarchy.
-const HIERARCHY_ROOT: CgroupId = CgroupId(1);
+pub(super) const HIERARCHY_ROOT: CgroupId = CgroupId(1);
 /// Deeper than any real hierarchy (cgroup.max.depth of ours is single-digit).
 const DEEPEST: u32 = 64;
-/// Roots whose processes may be killed: those that a test or a demo made for itself.
-const DISPOSABLE: &[&str] = &["bulkhead-test-", "bulkhead-demo"];
 /// The cgroup in which systemd keeps the process of a delegated unit (see `delegate`): not ours,
 /// and no name of a virtual cluster.
 pub const HOLDER: &str = "Holder";
@@ -113,47 +111,6 @@ impl CgroupTree {
         self.root.files()
     }
 
-    /// Enables controllers for the virtual clusters, one at a time, each read back; gives those
-    /// that could not be enabled, with the reason. Written are `cgroup.subtree_control` of the
-    /// root and, where the root is directly below the top of the hierarchy, of that top, because
-    /// without it the root has no controllers to give. Nothing is ever disabled.
-    pub fn enable(&self, wanted: &BTreeSet<Controller>) -> BTreeMap<Controller, String> {
-        let results = wanted
-            .iter()
-            .map(|wanted| (*wanted, self.enable_one(*wanted)));
-        results
-            .filter_map(|(wanted, result)| Some((wanted, result.err()?)))
-            .collect()
-    }
-
-    fn enable_one(&self, wanted: Controller) -> Result<(), String> {
-        let failed = |error: CgroupError| format!("{wanted}: {}", chain(&error));
-        if !has(&self.root, "cgroup.controllers", wanted).map_err(failed)? {
-            let parent = self.root.parent().map_err(failed)?;
-            let Some(parent) = parent else {
-                return Err(format!(
-                    "{wanted}: the directory above our root is no cgroup"
-                ));
-            };
-            let missing = |dir: &CgroupDir| {
-                let path = dir.path().display();
-                format!("{wanted}: controller is not in cgroup.controllers of {path}")
-            };
-            if !has(&parent, "cgroup.controllers", wanted).map_err(failed)? {
-                return Err(missing(&parent));
-            }
-            if parent.id().map_err(failed)? != HIERARCHY_ROOT {
-                let above = parent.path().display();
-                return Err(format!(
-                    "{}; whoever owns {above} has to enable it in its cgroup.subtree_control",
-                    missing(&self.root)
-                ));
-            }
-            enable_in(&parent, wanted).map_err(failed)?;
-        }
-        enable_in(&self.root, wanted).map_err(failed)
-    }
-
     /// Creates a virtual cluster's directory, or finds it, and gives its incarnation.
     pub fn create_virtual_cluster(
         &self,
@@ -161,67 +118,6 @@ impl CgroupTree {
     ) -> Result<CgroupId, CgroupError> {
         self.root.create_child(name.as_str())?;
         self.root.child(name.as_str())?.id()
-    }
-
-    /// Removes a virtual cluster's directory with its empty leaves; false: it was not there.
-    /// While a process lives in it, nothing is removed.
-    pub fn remove_virtual_cluster(&self, name: &VirtualClusterName) -> Result<bool, CgroupError> {
-        remove_below(&self.root, name.as_str())
-    }
-
-    /// Removes everything below the root. While a process lives in it, nothing is.
-    pub fn remove_virtual_clusters(&self) -> Result<(), CgroupError> {
-        let mut children = self.root.children()?;
-        children.retain(|child| child.name != HOLDER);
-        for child in &children {
-            let populated = self.root.child(&child.name).and_then(|dir| events(&dir));
-            if unless_removed(populated)?.is_some_and(|events| events.populated) {
-                return Err(CgroupError::Populated {
-                    path: self.path().join(&child.name),
-                });
-            }
-        }
-        for child in children {
-            remove_below(&self.root, &child.name)?;
-        }
-        Ok(())
-    }
-
-    /// Removes the root with everything below it. While a process lives in it, nothing is.
-    pub fn remove(self) -> Result<(), CgroupError> {
-        self.remove_root()
-    }
-
-    fn remove_root(&self) -> Result<(), CgroupError> {
-        let bad = || CgroupError::BadPath {
-            path: self.path().to_owned(),
-        };
-        let name = self
-            .path()
-            .file_name()
-            .and_then(|name| name.to_str())
-            .ok_or_else(bad)?;
-        let parent = self.root.parent()?.ok_or_else(bad)?;
-        remove_below(&parent, name).map(drop)
-    }
-
-    /// Kills every process below the root and removes it. Refused for every root but those of
-    /// tests and demos.
-    pub fn kill_and_remove(self, patience: Duration) -> Result<(), CgroupError> {
-        let name = self
-            .path()
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        if !name.is_some_and(|name| DISPOSABLE.iter().any(|prefix| name.starts_with(prefix))) {
-            let path = self.path().to_owned();
-            return Err(CgroupError::NotDisposable {
-                path,
-                prefixes: DISPOSABLE,
-            });
-        }
-        self.root.write("cgroup.kill", "1")?;
-        wait(&self.root, "empty", patience, |events| !events.populated)?;
-        self.remove_root()
     }
 
     /// Writes a control of a virtual cluster and reads it back.
@@ -418,48 +314,7 @@ fn level_of(root: &CgroupDir) -> Result<u32, CgroupError> {
     Err(part())
 }
 
-fn has(dir: &CgroupDir, file: &str, wanted: Controller) -> Result<bool, CgroupError> {
-    Ok(dir
-        .read(file)?
-        .split_ascii_whitespace()
-        .any(|name| name == wanted.name()))
-}
-
-fn enable_in(dir: &CgroupDir, wanted: Controller) -> Result<(), CgroupError> {
-    const FILE: &str = "cgroup.subtree_control";
-    if has(dir, FILE, wanted)? {
-        return Ok(());
-    }
-    let wrote = format!("+{wanted}");
-    dir.write(FILE, &wrote)?;
-    if has(dir, FILE, wanted)? {
-        return Ok(());
-    }
-    let reads = dir.read(FILE)?.trim_end().to_owned();
-    Err(CgroupError::ReadBack {
-        path: dir.path().join(FILE),
-        wrote,
-        reads,
-    })
-}
-
-/// Removes a directory and the empty ones below it; false: it was not there.
-fn remove_below(parent: &CgroupDir, name: &str) -> Result<bool, CgroupError> {
-    let Some(dir) = unless_removed(parent.child(name))? else {
-        return Ok(false);
-    };
-    if events(&dir)?.populated {
-        return Err(CgroupError::Populated {
-            path: dir.path().to_owned(),
-        });
-    }
-    for child in dir.children()? {
-        remove_below(&dir, &child.name)?;
-    }
-    parent.remove_child(name)
-}
-
-fn wait(
+pub(super) fn wait(
     dir: &CgroupDir,
     state: &'static str,
     patience: Duration,
@@ -480,14 +335,3 @@ fn wait(
     Ok(())
 }
 
-/// An error with its sources, for a reason that people read.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}
