@@ -34,7 +34,7 @@ fn every_promise_names_tests_that_are_there() {
     let mut all = String::new();
     sources(&root(), &mut all);
     let is_there = |name: &&str| {
-        all.contains(&format!("fn {name}(")) || all.contains(&format!("        \"{name}\",\n"))
+        all.contains(&format!("fn {name}(")) || all.contains(&format!("\"{name}\",\n"))
     };
     let missing: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
     assert!(missing.is_empty(), "promised, but no test: {missing:?}");

@@ -36,6 +36,7 @@ const SEGMENT_BYTES: u64 = 4 << 20;
 /// Runs until SIGTERM or SIGINT.
 pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
     start_logging();
+    raise_descriptor_limit();
     let probe = Probe::read(&Files::host()).context("find out what this node is")?;
     let node = node_name(args)?;
     let boot_id = probe.boot_id.clone();
@@ -105,6 +106,16 @@ fn start_logging() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
+}
+
+/// Sampling keeps a dozen files of each virtual cluster open.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "few virtual clusters can be sampled: RLIMIT_NOFILE stays low");
+    }
 }
 
 fn node_name(args: &RunArgs) -> Result<String> {

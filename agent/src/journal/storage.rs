@@ -15,6 +15,8 @@ pub(crate) trait Storage: fmt::Debug + Send {
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Returns after what was written is on the disk.
     fn sync(&self, file: &File) -> io::Result<()>;
+    /// Returns after the names in a file's directory are on the disk.
+    fn sync_directory_of(&self, path: &Path) -> io::Result<()>;
     /// Cuts the file.
     fn truncate(&self, file: &File, length: u64) -> io::Result<()>;
 }
@@ -30,6 +32,10 @@ impl Storage for Disk {
 
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_data()
+    }
+
+    fn sync_directory_of(&self, path: &Path) -> io::Result<()> {
+        sync_directory_of(path)
     }
 
     fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
@@ -92,7 +98,7 @@ impl<'a> Replacement<'a> {
             .storage
             .sync(&file)
             .and_then(|()| fs::rename(&self.unfinished, &self.path))
-            .and_then(|()| sync_directory_of(&self.path));
+            .and_then(|()| self.storage.sync_directory_of(&self.path));
         if placed.is_err() {
             let _ = fs::remove_file(&self.unfinished);
         }

@@ -174,6 +174,16 @@ impl Kernel for LinuxKernel {
     }
 
     fn observe(&mut self) -> Result<Observed, KernelError> {
+        if self.tree.is_replaced().map_err(|error| cgroup(&error))? {
+            let path = self.tree.path().display();
+            return Err(KernelError {
+                subject: "cgroup".to_owned(),
+                message: format!(
+                    "somebody removed our root {path}, and with it every attachment; start the \
+                     agent again, which makes it anew"
+                ),
+            });
+        }
         let seen = self.tree.observe().map_err(|error| cgroup(&error))?;
         let now = Duration::from_nanos(Now::read().since_boot_nanoseconds);
         let swept = self.leaves.sweep(&self.tree, &seen, now, LEAF_GRACE);

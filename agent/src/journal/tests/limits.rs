@@ -1,11 +1,16 @@
 //! A journal at its limit while the controller is away.
 
+use super::disk::SmallDisk;
 use super::*;
 
 const TIGHT: Limits = Limits {
     max_bytes: 16 << 10,
     segment_bytes: 1 << 10,
 };
+
+fn tight(directory: &Path, boot: &str) -> (Journal, Recovered) {
+    SmallDisk::new().open_in_boot(directory, TIGHT, boot)
+}
 
 /// The newest CPU time of each cgroup.
 fn totals(batches: &[UsageBatch]) -> BTreeMap<u64, u64> {
@@ -32,7 +37,7 @@ fn on_disk(directory: &Path) -> u64 {
 #[test]
 fn totals_stay_exact_below_the_limit() {
     let directory = directory();
-    let (mut journal, _) = Journal::open(directory.path(), TIGHT, BOOT).unwrap();
+    let (mut journal, _) = tight(directory.path(), BOOT);
     let mut expected = BTreeMap::new();
     for window in 1..=1_000 {
         let cgroup = window % 5;
@@ -61,7 +66,7 @@ fn totals_stay_exact_below_the_limit() {
     assert!(compacted > 1_000);
     drop(journal);
 
-    let (mut journal, recovered) = Journal::open(directory.path(), TIGHT, BOOT).unwrap();
+    let (mut journal, recovered) = tight(directory.path(), BOOT);
     assert_eq!(recovered.conditions(), Vec::<String>::new());
     assert_eq!(read(&journal.reader(), Sequence(0)), batches);
     assert_eq!(journal.reader().compacted_records(), compacted);
@@ -76,7 +81,7 @@ fn totals_stay_exact_below_the_limit() {
 #[test]
 fn what_cannot_be_told_in_less_is_refused_until_the_controller_is_back() {
     let directory = directory();
-    let (mut journal, _) = Journal::open(directory.path(), TIGHT, BOOT).unwrap();
+    let (mut journal, _) = tight(directory.path(), BOOT);
     let mut expected = BTreeMap::new();
     let mut refused = 0;
     for cgroup in 1..=1_000 {
@@ -106,14 +111,14 @@ fn what_cannot_be_told_in_less_is_refused_until_the_controller_is_back() {
 fn boots_are_never_told_together() {
     let directory = directory();
     let other = "0d0c1f6e-95a3-4f0b-9f63-3a1df2b6a3c7";
-    let (mut journal, _) = Journal::open(directory.path(), TIGHT, BOOT).unwrap();
+    let (mut journal, _) = tight(directory.path(), BOOT);
     for window in 1..=50 {
         journal
             .append(&[record(1, window, 1_000 + window)])
             .unwrap();
     }
     drop(journal);
-    let (mut journal, _) = Journal::open(directory.path(), TIGHT, other).unwrap();
+    let (mut journal, _) = tight(directory.path(), other);
     for window in 51..=1_000 {
         journal.append(&[record(1, window, window)]).unwrap();
     }
@@ -130,7 +135,7 @@ fn boots_are_never_told_together() {
 #[test]
 fn a_crash_before_the_longer_segments_are_removed_changes_nothing() {
     let directory = directory();
-    let (mut journal, _) = Journal::open(directory.path(), TIGHT, BOOT).unwrap();
+    let (mut journal, _) = tight(directory.path(), BOOT);
     let mut before = BTreeMap::new();
     let mut window = 0;
     while journal.reader().compacted_records() == 0 {
@@ -150,7 +155,7 @@ fn a_crash_before_the_longer_segments_are_removed_changes_nothing() {
         }
     }
     assert!(put_back > 0);
-    let (journal, recovered) = Journal::open(directory.path(), TIGHT, BOOT).unwrap();
+    let (journal, recovered) = tight(directory.path(), BOOT);
     assert_eq!(recovered.conditions(), Vec::<String>::new());
     assert_eq!(read(&journal.reader(), Sequence(0)), expected);
 }

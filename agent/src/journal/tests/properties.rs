@@ -5,6 +5,104 @@ use super::*;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+/// What happens to a journal at its limit.
+#[derive(Clone, Copy, Debug)]
+enum Tight {
+    Append {
+        cgroup: u64,
+        times: u64,
+    },
+    /// The controller is there for a moment.
+    Deliver,
+    Reopen,
+    AppendOnFullDisk {
+        left: u64,
+    },
+    /// The controller turns out to be ahead.
+    Renumber {
+        by: u64,
+    },
+}
+
+fn tight() -> impl Strategy<Value = Tight> {
+    prop_oneof![
+        8 => (0..6u64, 1..60u64).prop_map(|(cgroup, times)| Tight::Append { cgroup, times }),
+        1 => Just(Tight::Deliver),
+        1 => Just(Tight::Reopen),
+        2 => (0..9_000u64).prop_map(|left| Tight::AppendOnFullDisk { left }),
+        1 => (1..100u64).prop_map(|by| Tight::Renumber { by }),
+    ]
+}
+
+/// A controller that merges by maximum.
+#[derive(Debug, Default)]
+struct Merged {
+    newest: BTreeMap<u64, u64>,
+    high_water: u64,
+}
+
+impl Merged {
+    fn deliver(&mut self, journal: &mut Journal) {
+        for batch in read(&journal.reader(), Sequence(self.high_water)) {
+            assert!(batch.sequence > self.high_water);
+            self.high_water = batch.sequence;
+            for record in &batch.records {
+                let value = record
+                    .values
+                    .iter()
+                    .find(|value| value.meter == Meter::CPU_USAGE.code());
+                let Some(value) = value else { continue };
+                let newest = self.newest.entry(record.cgroup_id).or_default();
+                *newest = value.value.max(*newest);
+            }
+        }
+        journal.acknowledge(Sequence(self.high_water)).unwrap();
+    }
+}
+
+fn run_tight(operations: Vec<Tight>) {
+    let limits = Limits {
+        max_bytes: 8 << 10,
+        segment_bytes: 1 << 10,
+    };
+    let (directory, disk) = (directory(), SmallDisk::new());
+    let (mut journal, _) = disk.open(directory.path(), limits);
+    let (mut merged, mut expected, mut value) = (Merged::default(), BTreeMap::new(), 0);
+    for operation in operations {
+        match operation {
+            Tight::Append { cgroup, times } => {
+                for _ in 0..times {
+                    value += 1;
+                    journal.append(&[record(cgroup, value, value)]).unwrap();
+                    expected.insert(cgroup, value);
+                }
+            }
+            Tight::Deliver => merged.deliver(&mut journal),
+            Tight::Reopen => {
+                drop(journal);
+                let (reopened, recovered) = disk.open(directory.path(), limits);
+                assert_eq!(recovered.conditions(), Vec::<String>::new());
+                journal = reopened;
+            }
+            Tight::AppendOnFullDisk { left } => {
+                disk.leave(left);
+                value += 1;
+                if journal.append(&[record(9, value, value)]).is_ok() {
+                    expected.insert(9, value);
+                }
+                disk.leave(u64::MAX);
+            }
+            Tight::Renumber { by } => {
+                merged.high_water = merged.high_water.max(journal.last().0) + by;
+                journal.continue_after(Sequence(merged.high_water)).unwrap();
+            }
+        }
+        assert!(journal.reader().bytes() <= limits.max_bytes);
+    }
+    merged.deliver(&mut journal);
+    assert_eq!(merged.newest, expected);
+}
+
 #[derive(Clone, Debug)]
 enum Operation {
     Append {
@@ -111,7 +209,7 @@ fn crash(model: &mut Model, journal: &mut Journal, disk: &SmallDisk, of: &Path, 
         let bytes = fs::read(&copy.syncing).unwrap();
         let length = copy.synced + cut.index(bytes.len() - copy.synced + 1);
         fs::write(&copy.syncing, &bytes[..length]).unwrap();
-        let (journal, recovered) = open(copy.directory.path());
+        let (journal, recovered) = SmallDisk::new().open(copy.directory.path(), SMALL);
         model.check_reopened(&journal, &recovered, true);
     }
     let values = records
@@ -167,7 +265,7 @@ fn run(operations: Vec<Operation>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_confirmed_is_read_once_and_in_order(
@@ -177,9 +275,14 @@ proptest! {
     }
 
     #[test]
+    fn totals_are_exact_at_a_tight_limit(operations in prop::collection::vec(tight(), 1..30)) {
+        run_tight(operations);
+    }
+
+    #[test]
     fn a_flipped_bit_costs_one_record_at_most(file: Index, at: Index, bit in 0..8u8) {
         let directory = directory();
-        let (mut journal, _) = open(directory.path());
+        let (mut journal, _) = SmallDisk::new().open(directory.path(), SMALL);
         for value in 1..=20 {
             journal.append_with(&[record(1, value, value)], Some(b"state")).unwrap();
         }
@@ -191,7 +294,7 @@ proptest! {
         bytes[at] ^= 1 << bit;
         fs::write(path, &bytes).unwrap();
 
-        let (mut journal, recovered) = open(directory.path());
+        let (mut journal, recovered) = SmallDisk::new().open(directory.path(), SMALL);
         prop_assert_eq!(recovered.damaged.len() + usize::from(recovered.truncated.is_some()), 1);
         prop_assert_eq!(recovered.checkpoint.as_deref(), Some(&b"state"[..]));
         let values = cpu_values(&read(&journal.reader(), Sequence(0)));
@@ -203,7 +306,7 @@ proptest! {
     #[test]
     fn a_file_cut_anywhere_keeps_everything_before_and_in_other_files(file: Index, at: Index) {
         let directory = directory();
-        let (mut journal, _) = open(directory.path());
+        let (mut journal, _) = SmallDisk::new().open(directory.path(), SMALL);
         for value in 1..=20 {
             journal.append(&[record(1, value, value)]).unwrap();
         }
@@ -217,7 +320,7 @@ proptest! {
         let cut = file.index(files.len());
         fs::write(path, &bytes[..at]).unwrap();
 
-        let (journal, recovered) = open(directory.path());
+        let (journal, recovered) = SmallDisk::new().open(directory.path(), SMALL);
         let values = cpu_values(&read(&journal.reader(), Sequence(0)));
         let elsewhere = (1..=20).filter(|value| *value < bases[cut] || *value >= bases[cut + 1]);
         for value in elsewhere {

@@ -6,15 +6,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bulkhead_core::{
-    CgroupId, Control, ControlValue, Controller, ObservedCgroup, VirtualClusterName,
-};
+use bulkhead_core::{CgroupId, Control, ControlValue, ObservedCgroup, VirtualClusterName};
 use nix::errno::Errno;
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::dir::CgroupDir;
 use super::error::{CgroupError, Operation, ShapeError};
 use super::leaves::{self, Leaf};
+use super::removal::remove_below;
 use super::{control, parse};
 
 /// Inode number, and cgroup id, of the root of the whole hierarchy.
@@ -334,4 +333,3 @@ pub(super) fn wait(
     }
     Ok(())
 }
-
