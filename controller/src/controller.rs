@@ -109,8 +109,7 @@ impl Controller {
         let prepared = task::spawn_blocking(move || {
             let ledger = Arc::new(Ledger::open(&data, config.ledger_page_limit)?);
             let nodes = Arc::new(Nodes::new(ledger.nodes()?));
-            let state = Arc::new(State::new(Arc::clone(&ledger)));
-            state.set_node_addresses(nodes.addresses())?;
+            let state = Arc::new(State::new(Arc::clone(&ledger), nodes.addresses()));
             let directory = Directory::new(objects);
             let loader = Loader::new(directory, Arc::clone(&ledger), Arc::clone(&state));
             loader

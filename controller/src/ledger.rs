@@ -146,3 +146,6 @@ const fn stored(number: u64) -> i64 {
 const fn number(stored: i64) -> u64 {
     stored.cast_unsigned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,6 @@ mod state;
 mod status;
 mod sync;
 
-pub use ledger::LedgerError;
 pub use controller::{Config, Controller, ServeError, serve};
+pub use ledger::LedgerError;
 pub use reason::DOMAIN;

@@ -1,5 +1,6 @@
 //! The tenancy controller's program: arguments, log, signals; the rest is in the library.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};

@@ -69,8 +69,11 @@ impl Loader {
         if remembered.is_empty() {
             return Err(error);
         }
-        let catalogue = catalogue(&remembered).map_err(|_| error)?;
+        let Ok(catalogue) = catalogue(&remembered) else {
+            return Err(error);
+        };
         self.state.set_catalogue(&catalogue)?;
+        self.complain(&error);
         tracing::warn!("the objects that were valid last stand, as remembered");
         Ok(())
     }
@@ -78,54 +81,50 @@ impl Loader {
     /// Loads the objects again if they changed. What is wrong is logged and shown to operators,
     /// and nothing else changes. Blocks.
     pub(crate) fn reload(&self) {
-        // It is logged and shown already.
-        let _ = self.load();
+        if let Err(error) = self.load() {
+            self.complain(&error);
+        }
     }
 
     fn load(&self) -> Result<(), LoadError> {
         let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = self
-            .directory
-            .read()
-            .map_err(LoadError::from)
-            .and_then(|files| {
-                if tried.as_ref() == Some(&files) {
-                    return Ok(None);
-                }
-                let taken = self.take(&files);
-                // What could not be stored is worth another try; what is wrong stays wrong.
-                *tried = if matches!(taken, Err(LoadError::Ledger(_))) {
-                    None
-                } else {
-                    Some(files)
-                };
-                taken.map(Some)
-            });
-        match loaded {
-            Ok(None) => Ok(()),
-            Ok(Some(warnings)) => {
-                for warning in &warnings {
-                    tracing::warn!("{warning}");
-                }
-                self.state.found(Findings {
-                    problems: Vec::new(),
-                    warnings,
-                });
-                Ok(())
-            }
-            Err(error) => {
-                let problems = error.lines();
-                let mut findings = Findings::clone(&self.state.findings().borrow());
-                if findings.problems != problems {
-                    for problem in &problems {
-                        tracing::error!("{problem}");
-                    }
-                    findings.problems = problems;
-                    self.state.found(findings);
-                }
-                Err(error)
-            }
+        // What cannot be read or stored is worth another try; what is wrong stays wrong.
+        let before = tried.take();
+        let files = self.directory.read()?;
+        if before.as_ref() == Some(&files) {
+            *tried = before;
+            return Ok(());
         }
+        let taken = self.take(&files);
+        if !matches!(taken, Err(LoadError::Ledger(_))) {
+            *tried = Some(files);
+        }
+        let warnings = taken?;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        if !self.state.findings().borrow().problems.is_empty() {
+            tracing::info!("the objects are valid again");
+        }
+        self.state.found(Findings {
+            problems: Vec::new(),
+            warnings,
+        });
+        Ok(())
+    }
+
+    /// Logs what is wrong, once, and shows it to operators.
+    fn complain(&self, error: &LoadError) {
+        let problems = error.lines();
+        let mut findings = Findings::clone(&self.state.findings().borrow());
+        if findings.problems == problems {
+            return;
+        }
+        for problem in &problems {
+            tracing::error!("{problem}");
+        }
+        findings.problems = problems;
+        self.state.found(findings);
     }
 
     fn take(&self, files: &[GoodFile]) -> Result<Vec<String>, LoadError> {

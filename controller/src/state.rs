@@ -47,11 +47,15 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Knows nothing yet: generation 0.
-    pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
+    /// Knows of nodes only, as generation 0, which no agent is told.
+    pub(crate) fn new(ledger: Arc<Ledger>, node_addresses: BTreeSet<IpAddr>) -> Self {
+        let snapshot = Snapshot {
+            node_addresses,
+            ..Snapshot::default()
+        };
         Self {
             ledger,
-            snapshot: watch::Sender::default(),
+            snapshot: watch::Sender::new(Arc::new(snapshot)),
             findings: watch::Sender::default(),
             change: Mutex::default(),
         }

@@ -54,10 +54,10 @@ fn garbage_is_refused_by_object_and_field() {
         ("values", |m| m.values.clear()),
         ("window_nanoseconds", |m| m.window_nanoseconds = 0),
         ("window_start_unix_nanoseconds", |m| {
-            m.window_start_unix_nanoseconds = 121
+            m.window_start_unix_nanoseconds = 121;
         }),
         ("window_start_unix_nanoseconds", |m| {
-            m.window_start_unix_nanoseconds = u64::MAX - 15
+            m.window_start_unix_nanoseconds = u64::MAX - 15;
         }),
         ("window_start_unix_nanoseconds", |m| {
             m.window_start_unix_nanoseconds = 1 << 63;

@@ -24,6 +24,12 @@ pub struct FieldProblem {
     pub message: String,
 }
 
+/// Most addresses of one virtual cluster, so that it fits in one message to an agent.
+pub const MAX_ADDRESSES: usize = 16_384;
+
+/// Most virtual clusters that one names in its allow list, for the same reason.
+pub const MAX_ALLOWED: usize = 1_024;
+
 type Result<T> = std::result::Result<T, FieldProblem>;
 
 fn wrong<T>(field: impl Into<String>, message: impl Into<String>) -> Result<T> {
@@ -258,6 +264,11 @@ pub fn guarantee_within_limit(guarantee: &Guarantee, limit: &Limit) -> Result<()
 
 /// Addresses of members.
 pub fn addresses(members: &Members) -> Result<BTreeSet<AddressBlock>> {
+    let count = members.addresses.len();
+    if count > MAX_ADDRESSES {
+        let message = format!("are {count} addresses; at most {MAX_ADDRESSES} are possible");
+        return wrong("spec.members.addresses", format!("{message}: use CIDRs"));
+    }
     let mut blocks = BTreeSet::new();
     for (index, text) in members.addresses.iter().enumerate() {
         let field = format!("spec.members.addresses[{index}]");
@@ -313,6 +324,11 @@ pub fn network(
     spec: &Network,
     default: NetworkMode,
 ) -> Result<NetworkPolicy> {
+    let count = spec.allow.as_ref().map_or(0, Vec::len);
+    if count > MAX_ALLOWED {
+        let message = format!("are {count} virtual clusters; at most {MAX_ALLOWED} are possible");
+        return wrong("spec.network.allow", message);
+    }
     let mut allow = BTreeSet::new();
     for (index, Allow { virtual_cluster }) in spec.allow.iter().flatten().enumerate() {
         let field = format!("spec.network.allow[{index}].virtualCluster");

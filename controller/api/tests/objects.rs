@@ -404,3 +404,20 @@ fn json_is_read_too_and_empty_documents_are_skipped() {
     let catalogue = build(&[("a.json", json), ("b.yaml", &text)]).unwrap();
     assert_eq!(catalogue.virtual_clusters.len(), 2);
 }
+
+#[test]
+fn an_object_that_no_message_would_hold_is_refused() {
+    let many: Vec<String> = (0..=16_384_u32)
+        .map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string())
+        .collect();
+    let text = cluster(
+        "a",
+        &format!("  members: {{addresses: [{}]}}", many.join(", ")),
+    );
+    refused_with(&text, &["spec.members.addresses", "at most 16384"]);
+    let many: Vec<String> = (0..=1_024)
+        .map(|n| format!("{{virtualCluster: x{n}}}"))
+        .collect();
+    let text = cluster("a", &format!("  network: {{allow: [{}]}}", many.join(", ")));
+    refused_with(&text, &["spec.network.allow", "at most 1024"]);
+}

@@ -59,7 +59,11 @@ impl Ledger {
 
     /// What is known of the selection, for rows with these spans. The spans follow one another
     /// without a gap; there is one at least.
-    pub(crate) fn facts(&self, selection: &Selection, spans: &[Span]) -> Result<Facts, LedgerError> {
+    pub(crate) fn facts(
+        &self,
+        selection: &Selection,
+        spans: &[Span],
+    ) -> Result<Facts, LedgerError> {
         self.read("read usage", |transaction| {
             let mut facts = Facts {
                 pairs: pairs(transaction, selection)?,

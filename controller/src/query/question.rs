@@ -175,7 +175,11 @@ impl Question {
     }
 
     /// The range; `None`: nothing is in it. `oldest`: the start of the oldest record.
-    pub(crate) fn range(&self, oldest: Option<u64>, now: u64) -> Result<Option<Span>, QuestionError> {
+    pub(crate) fn range(
+        &self,
+        oldest: Option<u64>,
+        now: u64,
+    ) -> Result<Option<Span>, QuestionError> {
         if let Some(position) = &self.position {
             return Ok(Some(Span {
                 start: position.start,

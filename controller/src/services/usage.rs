@@ -92,3 +92,6 @@ fn answer(
         next_page_token,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ pub(crate) struct Directory(PathBuf);
 
 /// Why the directory cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// The system refused.
     #[error("{operation} {path}")]
     System {
@@ -56,7 +56,7 @@ impl Directory {
 
     /// Every `*.yaml`, `*.yml` and `*.json`, by name; names that begin with a dot are skipped.
     pub(crate) fn read(&self) -> Result<Vec<GoodFile>, ReadError> {
-        let failed = |source| self.system("list", &self.0, source);
+        let failed = |source| system("list", &self.0, source);
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.0).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -73,7 +73,7 @@ impl Directory {
             }
             let name = name.to_owned();
             // It may have gone since it was listed.
-            if let Some(content) = self.content(&path)? {
+            if let Some(content) = Self::content(&path)? {
                 files.push(GoodFile { name, content });
             }
         }
@@ -81,8 +81,8 @@ impl Directory {
         Ok(files)
     }
 
-    fn content(&self, path: &Path) -> Result<Option<String>, ReadError> {
-        let failed = |source| self.system("read", path, source);
+    fn content(path: &Path) -> Result<Option<String>, ReadError> {
+        let failed = |source| system("read", path, source);
         let file = match fs::File::open(path) {
             Ok(file) => file,
             Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -101,14 +101,6 @@ impl Directory {
             });
         }
         Ok(Some(content))
-    }
-
-    fn system(&self, operation: &'static str, path: &Path, source: io::Error) -> ReadError {
-        ReadError::System {
-            operation,
-            path: path.to_owned(),
-            source,
-        }
     }
 
     /// Begins to watch. Whoever reads after this and then waits for [`Changes::next`] misses
@@ -136,5 +128,13 @@ impl Changes {
         if tokio::time::timeout(ANYWAY, self.0.next()).await.is_ok() {
             while let Ok(Some(_)) = tokio::time::timeout(QUIET, self.0.next()).await {}
         }
+    }
+}
+
+fn system(operation: &'static str, path: &Path, source: io::Error) -> ReadError {
+    ReadError::System {
+        operation,
+        path: path.to_owned(),
+        source,
     }
 }

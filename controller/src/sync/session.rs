@@ -38,7 +38,7 @@ impl From<Status> for End {
 
 /// What came from the agent.
 enum Received {
-    Message(FromAgent),
+    Message(Box<FromAgent>),
     /// A message of a kind that only a later version knows: it is skipped.
     Unknown,
     /// The agent has ended the stream.
@@ -97,9 +97,13 @@ impl Session {
             () = ended(&mut ending) => return Err(going_away().into()),
         };
         let first = first.map_err(|_| no_hello("there was none within 10 seconds"))?;
-        match self.received(first)? {
-            Received::End => Err(End::Gone),
-            Received::Message(FromAgent::Hello(hello)) => Ok(introduced(hello)?),
+        let message = match self.received(first)? {
+            Received::End => return Err(End::Gone),
+            Received::Message(message) => Some(*message),
+            Received::Unknown => None,
+        };
+        match message {
+            Some(FromAgent::Hello(hello)) => Ok(introduced(hello)?),
             _ => Err(no_hello("another message came first").into()),
         }
     }
@@ -134,7 +138,7 @@ impl Session {
                 message = self.requests.message() => match self.received(message)? {
                     Received::End => return Ok(()),
                     Received::Message(message) => {
-                        self.take(&stream, &agent.stream, message).await?;
+                        self.take(&stream, &agent.stream, *message).await?;
                     }
                     Received::Unknown => {
                         tracing::debug!(node = stream.node(), "a message of a later version");
@@ -211,7 +215,7 @@ impl Session {
             Ok(None) => Ok(Received::End),
             Ok(Some(v1::SyncRequest {
                 message: Some(message),
-            })) => Ok(Received::Message(message)),
+            })) => Ok(Received::Message(Box::new(message))),
             Ok(Some(v1::SyncRequest { message: None })) => Ok(Received::Unknown),
             // The connection broke, or what came is no message; tonic's status says which.
             Err(_) if self.answers.is_closed() => Err(End::Gone),

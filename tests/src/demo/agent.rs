@@ -9,7 +9,9 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::leftovers::Footprint;
 use super::sabotage::Sabotage;
+use super::wait;
 use super::world::World;
 
 /// The agent, stopped; goes on when this is dropped.
@@ -50,14 +52,20 @@ impl World {
         Ok(Frozen(pid))
     }
 
-    /// Takes programs off that a dead agent left in place: their links go with their last name.
+    /// Takes programs off that a dead agent left in place, and returns when they are off.
     pub(super) fn take_off(&self, programs: &[&str]) -> Result<()> {
         ensure!(self.agent.is_none(), "a living agent would keep its links");
+        let mut links = Footprint::default();
         for program in programs {
             let link = self.link(program)?;
+            links.add_link(&link)?;
             fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
         }
-        Ok(())
+        // The kernel lets go of a link some time after its last name.
+        let what = "programs whose links have no name any more are off";
+        wait::until(what, self.patience(), |_| {
+            Ok((!links.has_links()).then_some(()))
+        })
     }
 
     /// If this is to be broken: kills the agent and takes programs off. [`Self::mend`] follows.

@@ -40,15 +40,28 @@ impl Footprint {
     pub(super) fn add(&mut self, pins: &Path) -> Result<()> {
         for version in children(pins)? {
             for link in children(&version.join("links"))? {
-                let info = FdLink::from(PinnedLink::from_pin(&link)?).info()?;
-                self.links.insert(info.id());
-                self.programs.insert(info.program_id());
+                self.add_link(&link)?;
             }
             for map in children(&version.join("maps"))? {
                 self.maps.insert(MapInfo::from_pin(&map)?.id());
             }
         }
         Ok(())
+    }
+
+    /// Adds a link by its pin, and its program.
+    pub(super) fn add_link(&mut self, pin: &Path) -> Result<()> {
+        let info = FdLink::from(PinnedLink::from_pin(pin)?).info()?;
+        self.links.insert(info.id());
+        self.programs.insert(info.program_id());
+        Ok(())
+    }
+
+    /// Whether the kernel still has any of the links.
+    pub(super) fn has_links(&self) -> bool {
+        loaded_links()
+            .flatten()
+            .any(|link| self.links.contains(&link.id()))
     }
 
     /// How much it is: links, programs, maps.

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::EbpfLoader;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr};
 use bulkhead_abi::{Class, Direction, MODE_ENFORCE, Outcome, maps, programs};
-use bulkhead_agent::kernel::bpf::Bpf;
+use bulkhead_agent::kernel::bpf::{Attached, Bpf};
 use bulkhead_tests::sandbox::Sandbox;
 use serde_json::json;
 
@@ -144,6 +146,19 @@ fn fill_places(root: &Path) -> aya::Ebpf {
     other
 }
 
+/// Attaches when the places that were taken are free: a child that another test is starting
+/// holds our descriptors until it runs its program.
+fn attach_when_free(bpf: &Bpf) -> Attached {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match bpf.attach_all() {
+            Ok(done) => return done,
+            Err(error) if Instant::now() > deadline => panic!("{error}"),
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
 /// The program that is attached last.
 const LAST: &str = programs::SENDMSG6;
 
@@ -157,7 +172,7 @@ fn a_first_start_that_fails_leaves_nothing_attached() {
     assert_eq!(entries(&options(&node.sandbox).pin_dir.join("links")), 0);
 
     drop(full);
-    let done = node.bpf.attach_all().expect("attach");
+    let done = attach_when_free(&node.bpf);
     assert_eq!(done.attached.len(), programs::ALL.len());
     assert!(all_attached(&node.bpf));
 }
@@ -187,7 +202,7 @@ fn a_new_root_takes_the_place_of_the_old_one_or_nothing_changes() {
     assert!(all_attached(&node.bpf));
 
     drop(full);
-    let done = bpf.attach_all().expect("attach");
+    let done = attach_when_free(&bpf);
     assert_eq!(done.attached.len(), programs::ALL.len());
     assert!(all_attached(&bpf));
     assert!(none_attached(&node.bpf));

@@ -15,7 +15,7 @@ use crate::test::stage::{self, Output};
 pub(crate) struct Artifacts {
     /// Programs.
     pub(crate) programs: BTreeMap<String, PathBuf>,
-    /// Integration tests of the package bulkhead-tests: they need a real kernel.
+    /// Integration tests of the package bulkhead-tests that need a real kernel, by their names.
     pub(crate) kernel_tests: BTreeMap<String, PathBuf>,
 }
 
@@ -61,7 +61,11 @@ fn parse(messages: &str) -> Artifacts {
             artifacts
                 .programs
                 .insert(name.to_owned(), executable.into());
-        } else if is_kind("test") && tests && manifest.ends_with("/tests/Cargo.toml") {
+        } else if is_kind("test")
+            && tests
+            && name.starts_with("kernel_")
+            && manifest.ends_with("/tests/Cargo.toml")
+        {
             artifacts
                 .kernel_tests
                 .insert(name.to_owned(), executable.into());
@@ -77,7 +81,7 @@ mod tests {
     #[test]
     fn programs_and_integration_tests_are_told_apart() {
         let line = |kind: &str, name: &str, test: bool, executable: &str| {
-            let dir = if name == "kernel" { "tests" } else { "cli" };
+            let dir = if name == "kernel_bpf" { "tests" } else { "cli" };
             format!(
                 r#"{{"reason":"compiler-artifact","target":{{"kind":["{kind}"],"name":"{name}"}},
                 "manifest_path":"/w/{dir}/Cargo.toml",
@@ -88,7 +92,7 @@ mod tests {
         let messages = [
             line("bin", "agent", false, "\"/t/agent\""),
             line("bin", "agent", true, "\"/t/deps/agent-1\""),
-            line("test", "kernel", true, "\"/t/deps/kernel-2\""),
+            line("test", "kernel_bpf", true, "\"/t/deps/kernel-2\""),
             line("test", "plain", true, "\"/t/deps/plain-4\""),
             line("lib", "core", true, "\"/t/deps/core-3\""),
             line("lib", "core", false, "null"),
@@ -99,7 +103,7 @@ mod tests {
             artifacts.programs,
             BTreeMap::from([("agent".into(), "/t/agent".into())])
         );
-        let tests = BTreeMap::from([("kernel".into(), "/t/deps/kernel-2".into())]);
+        let tests = BTreeMap::from([("kernel_bpf".into(), "/t/deps/kernel-2".into())]);
         assert_eq!(artifacts.kernel_tests, tests);
     }
 }

@@ -1,4 +1,4 @@
-//! Tests that need a real kernel: the integration tests of the package bulkhead-tests.
+//! Tests that need a real kernel: the integration tests `kernel_*` of the package bulkhead-tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -12,13 +12,12 @@ use serde_json::{Value, json};
 use crate::milliseconds;
 
 #[derive(clap::Args)]
-#[group(required = true, multiple = false, args = ["wall_ms", "cpu_ms"])]
 pub(crate) struct Burn {
     /// On this many CPUs at once.
     #[arg(long, default_value_t = 1)]
     threads: usize,
     /// Until this much time has passed.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "cpu_ms", conflicts_with = "cpu_ms")]
     wall_ms: Option<u64>,
     /// Until the process has used this much CPU time.
     #[arg(long)]

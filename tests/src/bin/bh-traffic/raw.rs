@@ -112,7 +112,7 @@ fn answered(socket: &OwnedFd, to: IpAddr, wanted: [u8; 8], timeout_ms: u16) -> R
     }
 }
 
-/// An ICMP echo message; the kernel fills in ICMPv6's checksum.
+/// An ICMP echo message; for IPv6, the kernel computes the checksum anew.
 fn echo(kind: u8, id: u16, sequence: u16) -> [u8; 8] {
     let [id_high, id_low] = id.to_be_bytes();
     let [sequence_high, sequence_low] = sequence.to_be_bytes();
