@@ -118,20 +118,10 @@ pub struct RunArgs {
     pub window: Duration,
     /// Most that the journal holds while the controller is away, in MiB; beyond that older
     /// windows are merged, which loses resolution and no totals.
-    #[arg(
-        long,
-        env = "BULKHEAD_JOURNAL_MIB",
-        value_name = "MIB",
-        default_value = "256"
-    )]
+    #[arg(long, env = "BULKHEAD_JOURNAL_MIB", value_name = "MIB", default_value = "256")]
     pub journal_mib: NonZeroU64,
     /// How many addresses the kernel table holds. Fixed once pinned: `detach` to change it.
-    #[arg(
-        long,
-        env = "BULKHEAD_MAX_ADDRESSES",
-        value_name = "N",
-        default_value = "131072"
-    )]
+    #[arg(long, env = "BULKHEAD_MAX_ADDRESSES", value_name = "N", default_value = "131072")]
     pub max_addresses: u32,
 }
 
@@ -155,9 +145,7 @@ fn seconds<const LEAST: u64, const MOST: u64>(text: &str) -> Result<Duration, St
     if (LEAST..=MOST).contains(&seconds) {
         Ok(Duration::from_secs(seconds))
     } else {
-        Err(format!(
-            "{seconds}s is out of range; it must be {LEAST}s to {MOST}s"
-        ))
+        Err(format!("{seconds}s is out of range; it must be {LEAST}s to {MOST}s"))
     }
 }
 

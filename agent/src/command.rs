@@ -39,16 +39,11 @@ pub fn probe(places: &Places, output: OutputArgs) -> Result<ExitCode> {
     let probe = Probe::read(&Files::host()).context("find out what this node is")?;
     let root = Root::choose(&probe, places.cgroup_root.as_deref());
     // Where no agent has run yet there is no root, and what the mount says has to do.
-    let files = root
-        .ok()
-        .and_then(|root| CgroupTree::open(root.path()).ok());
+    let files = root.ok().and_then(|root| CgroupTree::open(root.path()).ok());
     let files = files.and_then(|tree| tree.control_files().ok());
     let controls = probe.controls(files.as_ref());
-    let text = if output.json {
-        probe_json(&probe, &controls)?
-    } else {
-        probe_text(&probe, &controls)
-    };
+    let text =
+        if output.json { probe_json(&probe, &controls)? } else { probe_text(&probe, &controls) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -93,14 +88,8 @@ fn probe_json(probe: &Probe, controls: &[ControlSupport]) -> Result<String> {
 /// Takes everything of ours off this node's kernel.
 pub fn detach(places: &Places, args: DetachArgs) -> Result<ExitCode> {
     let done = bpf::detach(&places.bpffs).context("take programs and tables off")?;
-    let off = [
-        ("link", &done.links),
-        ("map", &done.maps),
-        ("directory", &done.directories),
-    ];
-    let off = off
-        .into_iter()
-        .flat_map(|(what, paths)| paths.iter().map(move |path| (what, path)));
+    let off = [("link", &done.links), ("map", &done.maps), ("directory", &done.directories)];
+    let off = off.into_iter().flat_map(|(what, paths)| paths.iter().map(move |path| (what, path)));
     let off = off.map(|(what, path)| format!("{what} {} is off\n", path.display()));
     let left = done.leftovers.iter();
     let left = left.map(|(path, why)| format!("{} is still there: {why}\n", path.display()));
@@ -109,25 +98,16 @@ pub fn detach(places: &Places, args: DetachArgs) -> Result<ExitCode> {
         text.push_str(&remove_cgroups(places)?);
     }
     print(&text)?;
-    Ok(if done.leftovers.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if done.leftovers.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn remove_cgroups(places: &Places) -> Result<String> {
     let probe = Probe::read(&Files::host()).context("find out what this node is")?;
     let root = Root::choose(&probe, places.cgroup_root.as_deref())?;
-    let removed = root
-        .unmake()
-        .context("remove the virtual clusters' cgroups; end their processes first")?;
+    let removed =
+        root.unmake().context("remove the virtual clusters' cgroups; end their processes first")?;
     let path = root.path().display();
-    Ok(if removed {
-        format!("cgroup {path} is off\n")
-    } else {
-        String::new()
-    })
+    Ok(if removed { format!("cgroup {path} is off\n") } else { String::new() })
 }
 
 /// To standard output; whoever reads it may have seen enough.

@@ -89,10 +89,7 @@ impl<K: Kernel> Cycle<K> {
     /// Takes in what the node was told. A fact that makes no sense changes nothing.
     pub fn learn(&mut self, fact: Fact) {
         let refused = self.index.apply(fact).err();
-        self.trouble(
-            "facts",
-            refused.map(|error| KernelError::new("snapshot", &error)),
-        );
+        self.trouble("facts", refused.map(|error| KernelError::new("snapshot", &error)));
     }
 
     /// The journal, for acknowledgements and its backlog.
@@ -115,11 +112,7 @@ impl<K: Kernel> Cycle<K> {
         self.trouble("count", counted.err());
         if let Some(plan) = self.decide(&observed) {
             let uncounted = self.troubles.contains_key("count");
-            let plan = if uncounted {
-                plan.keeping_counters()
-            } else {
-                plan
-            };
+            let plan = if uncounted { plan.keeping_counters() } else { plan };
             self.carry_out(&plan);
         }
         self.report()
@@ -147,20 +140,13 @@ impl<K: Kernel> Cycle<K> {
             (Some(desired), Some(attempt)) => judge(desired, attempt),
             _ => BTreeMap::new(),
         };
-        let mut reasons: Vec<_> = self
-            .noted
-            .iter()
-            .chain(self.troubles.values())
-            .cloned()
-            .collect();
+        let mut reasons: Vec<_> =
+            self.noted.iter().chain(self.troubles.values()).cloned().collect();
         if let Some(Attempt::Refused(reason)) = &self.attempt {
             reasons.push(reason.clone());
         }
         Report {
-            applied_generation: self
-                .reached
-                .as_ref()
-                .map_or(0, |reached| reached.generation),
+            applied_generation: self.reached.as_ref().map_or(0, |reached| reached.generation),
             states: self.with_pending(states),
             mended: self.mended.clone(),
             reasons,
@@ -172,10 +158,7 @@ impl<K: Kernel> Cycle<K> {
         &self,
         mut states: BTreeMap<VirtualClusterName, State>,
     ) -> BTreeMap<VirtualClusterName, State> {
-        let known = self
-            .index
-            .snapshot()
-            .map(|snapshot| snapshot.virtual_clusters.keys());
+        let known = self.index.snapshot().map(|snapshot| snapshot.virtual_clusters.keys());
         for name in known.into_iter().flatten() {
             let state = match &self.attempt {
                 Some(Attempt::Refused(reason)) => State::Refused(vec![reason.clone()]),
@@ -226,13 +209,8 @@ impl<K: Kernel> Cycle<K> {
 
     fn devices(&self) -> BTreeSet<PathBuf> {
         let snapshot = self.index.snapshot();
-        let clusters = snapshot
-            .iter()
-            .flat_map(|snapshot| snapshot.virtual_clusters.values());
-        clusters
-            .flat_map(|one| one.limit.io.iter())
-            .map(|limit| limit.device.clone())
-            .collect()
+        let clusters = snapshot.iter().flat_map(|snapshot| snapshot.virtual_clusters.values());
+        clusters.flat_map(|one| one.limit.io.iter()).map(|limit| limit.device.clone()).collect()
     }
 
     /// The plan; `None` where there is nothing to reach, or where it was refused whole.
@@ -272,10 +250,7 @@ impl<K: Kernel> Cycle<K> {
             };
             tracing::error!(%error, %step, "a step failed");
             let subject = step.subject().cloned();
-            failures.push(Failure {
-                subject,
-                failure: error.into(),
-            });
+            failures.push(Failure { subject, failure: error.into() });
             if step.failure_stops() {
                 break;
             }

@@ -111,9 +111,7 @@ async fn carry(
 ) {
     while let Some(event) = inbox.recv().await {
         let event = match event {
-            ReportEvent::Connected {
-                controller_version, ..
-            } => {
+            ReportEvent::Connected { controller_version, .. } => {
                 tracing::info!(controller_version, "connected to the controller");
                 connect.send_replace(true);
                 continue;

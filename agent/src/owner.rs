@@ -46,8 +46,7 @@ pub struct Reports {
 impl Reports {
     fn say<K: Kernel>(&self, cycle: &mut Cycle<K>, report: &Report, now: Now) {
         let backlog = cycle.journal().reader().backlog_records();
-        self.status
-            .send_replace(status::node_status(report, &self.node, now.at, backlog));
+        self.status.send_replace(status::node_status(report, &self.node, now.at, backlog));
         if let Some(node) = cycle.node() {
             let facts = status::node_facts(node, &self.boot_id, &self.kernel_release);
             self.facts.send_if_modified(|known| {

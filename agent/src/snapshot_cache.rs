@@ -71,14 +71,9 @@ pub fn store(path: &Path, chunks: &[v1::SnapshotChunk]) -> Result<(), SnapshotCa
     if let Some(bytes) = read(path)?
         && !begins_as_ours(&bytes)
     {
-        return Err(SnapshotCacheError::Foreign {
-            path: path.to_owned(),
-        });
+        return Err(SnapshotCacheError::Foreign { path: path.to_owned() });
     }
-    let body: Vec<u8> = chunks
-        .iter()
-        .flat_map(Message::encode_length_delimited_to_vec)
-        .collect();
+    let body: Vec<u8> = chunks.iter().flat_map(Message::encode_length_delimited_to_vec).collect();
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&checksum(VERSION, &body).to_le_bytes());
@@ -87,9 +82,7 @@ pub fn store(path: &Path, chunks: &[v1::SnapshotChunk]) -> Result<(), SnapshotCa
         file.write(&bytes)?;
         file.finish()
     });
-    written
-        .map(drop)
-        .map_err(|source| system("write", path, source))
+    written.map(drop).map_err(|source| system("write", path, source))
 }
 
 /// The snapshot that was kept; `None`: none was.
@@ -98,10 +91,7 @@ pub fn load(path: &Path) -> Result<Option<Snapshot>, SnapshotCacheError> {
         return Ok(None);
     };
     let chunks = decode(path, &bytes)?;
-    let refused = |source| SnapshotCacheError::Refused {
-        path: path.to_owned(),
-        source,
-    };
+    let refused = |source| SnapshotCacheError::Refused { path: path.to_owned(), source };
     snapshot(&chunks).map(Some).map_err(refused)
 }
 
@@ -114,11 +104,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, SnapshotCacheError> {
 }
 
 fn system(operation: &'static str, path: &Path, source: io::Error) -> SnapshotCacheError {
-    SnapshotCacheError::System {
-        operation,
-        path: path.to_owned(),
-        source,
-    }
+    SnapshotCacheError::System { operation, path: path.to_owned(), source }
 }
 
 fn checksum(version: u32, body: &[u8]) -> u32 {
@@ -131,13 +117,9 @@ fn begins_as_ours(bytes: &[u8]) -> bool {
 }
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Vec<v1::SnapshotChunk>, SnapshotCacheError> {
-    let damaged = || SnapshotCacheError::Damaged {
-        path: path.to_owned(),
-    };
+    let damaged = || SnapshotCacheError::Damaged { path: path.to_owned() };
     if !begins_as_ours(bytes) {
-        return Err(SnapshotCacheError::Foreign {
-            path: path.to_owned(),
-        });
+        return Err(SnapshotCacheError::Foreign { path: path.to_owned() });
     }
     let number = |at: usize| {
         let bytes = bytes.get(at..)?.first_chunk()?;
@@ -145,10 +127,7 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Vec<v1::SnapshotChunk>, SnapshotC
     };
     let version = number(MAGIC.len()).ok_or_else(damaged)?;
     if version > VERSION {
-        return Err(SnapshotCacheError::NewerVersion {
-            path: path.to_owned(),
-            version,
-        });
+        return Err(SnapshotCacheError::NewerVersion { path: path.to_owned(), version });
     }
     let mut body = bytes.get(HEADER_BYTES..).ok_or_else(damaged)?;
     if number(MAGIC.len() + 4) != Some(checksum(version, body)) {
@@ -229,10 +208,7 @@ mod tests {
             load(&cache).unwrap_err();
             fs::write(&cache, &good[..at]).unwrap();
             let error = load(&cache).unwrap_err();
-            assert!(
-                matches!(error, SnapshotCacheError::Damaged { .. }),
-                "{error}"
-            );
+            assert!(matches!(error, SnapshotCacheError::Damaged { .. }), "{error}");
             store(&cache, &chunks()).unwrap();
             load(&cache).unwrap().unwrap();
         }
@@ -243,15 +219,9 @@ mod tests {
         let (_directory, cache) = cache();
         fs::write(&cache, "hello").unwrap();
         let error = load(&cache).unwrap_err();
-        assert!(
-            matches!(error, SnapshotCacheError::Foreign { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SnapshotCacheError::Foreign { .. }), "{error}");
         let error = store(&cache, &chunks()).unwrap_err();
-        assert!(
-            matches!(error, SnapshotCacheError::Foreign { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SnapshotCacheError::Foreign { .. }), "{error}");
         assert_eq!(fs::read(&cache).unwrap(), b"hello");
 
         fs::remove_file(&cache).unwrap();
@@ -260,10 +230,7 @@ mod tests {
         bytes[8] = 2;
         fs::write(&cache, &bytes).unwrap();
         let error = load(&cache).unwrap_err();
-        assert!(
-            matches!(error, SnapshotCacheError::NewerVersion { version: 2, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SnapshotCacheError::NewerVersion { version: 2, .. }), "{error}");
         store(&cache, &chunks()).unwrap();
     }
 
@@ -274,15 +241,9 @@ mod tests {
         wrong[1].virtual_clusters[0].number = 1;
         store(&cache, &wrong).unwrap();
         let error = load(&cache).unwrap_err();
-        assert!(
-            matches!(error, SnapshotCacheError::Refused { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SnapshotCacheError::Refused { .. }), "{error}");
         store(&cache, &wrong[..1]).unwrap();
         let error = load(&cache).unwrap_err();
-        assert!(
-            matches!(error, SnapshotCacheError::Damaged { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SnapshotCacheError::Damaged { .. }), "{error}");
     }
 }

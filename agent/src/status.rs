@@ -42,10 +42,7 @@ fn wire_state(state: &State) -> (WireState, &[Degradation]) {
 
 /// A reason as a message.
 pub fn reason(degradation: &Degradation) -> v1::Reason {
-    v1::Reason {
-        subject: degradation.subject.clone(),
-        message: degradation.message.clone(),
-    }
+    v1::Reason { subject: degradation.subject.clone(), message: degradation.message.clone() }
 }
 
 /// What the node is, as a message.

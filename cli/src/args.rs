@@ -118,12 +118,7 @@ pub(crate) struct UsageArgs {
     #[arg(long, value_name = "DURATION", value_parser = when::duration)]
     pub(crate) step: Option<Duration>,
     /// One row for each of these
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "virtual-cluster"
-    )]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "virtual-cluster")]
     pub(crate) by: Vec<GroupBy>,
     /// Only on this node; can be given again
     #[arg(long = "node", value_name = "NODE")]
@@ -181,11 +176,6 @@ mod tests {
     #[test]
     fn since_excludes_start_and_end() {
         let both = ["bulkheadctl", "usage", "--since", "1h", "--end", "now"];
-        assert_eq!(
-            Cli::try_parse_from(both)
-                .expect_err("a conflict")
-                .exit_code(),
-            2
-        );
+        assert_eq!(Cli::try_parse_from(both).expect_err("a conflict").exit_code(), 2);
     }
 }

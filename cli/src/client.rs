@@ -28,27 +28,19 @@ impl Client {
             Ok(connected) => connected.map_err(|error| CliError::connect(server, &error))?,
             Err(_) => return Err(CliError::timeout(format!("connect to {server}"), server)),
         };
-        Ok(Self {
-            channel,
-            server: server.clone(),
-            timeout,
-        })
+        Ok(Self { channel, server: server.clone(), timeout })
     }
 
     /// One virtual cluster.
     pub(crate) async fn virtual_cluster(&self, name: &str) -> Result<v1::VirtualCluster, CliError> {
         let operation = format!("get virtual cluster \"{name}\"");
-        let request = v1::GetVirtualClusterRequest {
-            name: name.to_owned(),
-        };
+        let request = v1::GetVirtualClusterRequest { name: name.to_owned() };
         let mut client = VirtualClustersClient::new(self.channel.clone());
         let response = self
             .answer(&operation, client.get_virtual_cluster(request))
             .await
             .map_err(|error| error.listed_by("get virtualclusters"))?;
-        response
-            .virtual_cluster
-            .ok_or_else(|| empty_answer(&operation))
+        response.virtual_cluster.ok_or_else(|| empty_answer(&operation))
     }
 
     /// All virtual clusters, and what is wrong with their objects: as one page.
@@ -58,13 +50,10 @@ impl Client {
         let mut client = VirtualClustersClient::new(self.channel.clone());
         let mut pages = Pages::new("list virtual clusters");
         loop {
-            let request = v1::ListVirtualClustersRequest {
-                page_size: 0,
-                page_token: pages.token.clone(),
-            };
-            let mut page = self
-                .answer(pages.operation, client.list_virtual_clusters(request))
-                .await?;
+            let request =
+                v1::ListVirtualClustersRequest { page_size: 0, page_token: pages.token.clone() };
+            let mut page =
+                self.answer(pages.operation, client.list_virtual_clusters(request)).await?;
             let clusters = std::mem::take(&mut page.virtual_clusters);
             if !pages.take(clusters, std::mem::take(&mut page.next_page_token))? {
                 // Every page says what is wrong; the last one says it newest.
@@ -80,19 +69,13 @@ impl Client {
     ) -> Result<Streaming<v1::WatchVirtualClustersResponse>, CliError> {
         let mut client = VirtualClustersClient::new(self.channel.clone());
         let request = v1::WatchVirtualClustersRequest {};
-        self.answer(
-            "watch virtual clusters",
-            client.watch_virtual_clusters(request),
-        )
-        .await
+        self.answer("watch virtual clusters", client.watch_virtual_clusters(request)).await
     }
 
     /// One node.
     pub(crate) async fn node(&self, name: &str) -> Result<v1::Node, CliError> {
         let operation = format!("get node \"{name}\"");
-        let request = v1::GetNodeRequest {
-            name: name.to_owned(),
-        };
+        let request = v1::GetNodeRequest { name: name.to_owned() };
         let mut client = NodesClient::new(self.channel.clone());
         let response = self.answer(&operation, client.get_node(request)).await;
         let response = response.map_err(|error| error.listed_by("get nodes"))?;
@@ -104,13 +87,8 @@ impl Client {
         let mut client = NodesClient::new(self.channel.clone());
         let mut pages = Pages::new("list nodes");
         loop {
-            let request = v1::ListNodesRequest {
-                page_size: 0,
-                page_token: pages.token.clone(),
-            };
-            let page = self
-                .answer(pages.operation, client.list_nodes(request))
-                .await?;
+            let request = v1::ListNodesRequest { page_size: 0, page_token: pages.token.clone() };
+            let page = self.answer(pages.operation, client.list_nodes(request)).await?;
             if !pages.take(page.nodes, page.next_page_token)? {
                 return Ok(pages.rows);
             }
@@ -125,13 +103,9 @@ impl Client {
         let mut client = UsageClient::new(self.channel.clone());
         let mut pages = Pages::new("query usage");
         loop {
-            let request = v1::QueryUsageRequest {
-                page_token: pages.token.clone(),
-                ..question.clone()
-            };
-            let page = self
-                .answer(pages.operation, client.query_usage(request))
-                .await?;
+            let request =
+                v1::QueryUsageRequest { page_token: pages.token.clone(), ..question.clone() };
+            let page = self.answer(pages.operation, client.query_usage(request)).await?;
             if !pages.take(page.rows, page.next_page_token)? {
                 return Ok(pages.rows);
             }
@@ -166,11 +140,7 @@ struct Pages<T> {
 
 impl<T> Pages<T> {
     fn new(operation: &'static str) -> Self {
-        Self {
-            operation,
-            rows: Vec::new(),
-            token: String::new(),
-        }
+        Self { operation, rows: Vec::new(), token: String::new() }
     }
 
     /// Takes a page; whether there is another. The same page again would never end.

@@ -53,9 +53,7 @@ pub(crate) struct CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            operation, problem, ..
-        } = self;
+        let Self { operation, problem, .. } = self;
         write!(f, "{}: {}", units::plain(operation), units::plain(problem))?;
         match &self.mend {
             Some(mend) => write!(f, "; {}", units::plain(mend)),
@@ -73,12 +71,7 @@ impl CliError {
         operation: impl Into<String>,
         problem: impl fmt::Display,
     ) -> Self {
-        Self {
-            kind,
-            operation: operation.into(),
-            problem: problem.to_string(),
-            mend: None,
-        }
+        Self { kind, operation: operation.into(), problem: problem.to_string(), mend: None }
     }
 
     /// The same with what mends it.
@@ -106,22 +99,13 @@ impl CliError {
                 "is the controller running? (--server or BULKHEAD_SERVER names another)"
             }
         };
-        Self::new(
-            Kind::Away,
-            format!("connect to {server}"),
-            root_cause(error),
-        )
-        .mended_by(mend)
+        Self::new(Kind::Away, format!("connect to {server}"), root_cause(error)).mended_by(mend)
     }
 
     /// No answer within the time that `--timeout` gives.
     pub(crate) fn timeout(operation: impl Into<String>, server: &Endpoint) -> Self {
-        Self::new(
-            Kind::Away,
-            operation,
-            format!("{server} did not answer in time"),
-        )
-        .mended_by("give it longer with --timeout, or ask for less at once")
+        Self::new(Kind::Away, operation, format!("{server} did not answer in time"))
+            .mended_by("give it longer with --timeout, or ask for less at once")
     }
 
     /// The server's answer, or what the connection made of it.
@@ -151,10 +135,7 @@ fn problem(status: &Status, details: &ErrorDetails) -> String {
         "" => status.code().description().to_owned(),
         message => message.to_owned(),
     };
-    let violations = details
-        .bad_request()
-        .into_iter()
-        .flat_map(|bad| &bad.field_violations);
+    let violations = details.bad_request().into_iter().flat_map(|bad| &bad.field_violations);
     for violation in
         violations.filter(|violation| !status.message().contains(&violation.description))
     {
@@ -175,9 +156,7 @@ fn problem(status: &Status, details: &ErrorDetails) -> String {
 
 /// What the server says would mend it, or what the code says by itself.
 fn mend(status: &Status, details: &ErrorDetails) -> Option<String> {
-    let said = details
-        .error_info()
-        .and_then(|info| info.metadata.get("mend"));
+    let said = details.error_info().and_then(|info| info.metadata.get("mend"));
     if let Some(mend) = said {
         return (!status.message().contains(mend.as_str())).then(|| mend.clone());
     }
@@ -226,19 +205,11 @@ mod tests {
         let mend = HashMap::from([("mend".to_owned(), "start the query again".to_owned())]);
         let details = ErrorDetails::with_error_info("PAGE_TOKEN_STALE", "bulkhead.dev", mend);
         assert_eq!(
-            rich(
-                Code::FailedPrecondition,
-                "the page token is stale",
-                details.clone()
-            ),
+            rich(Code::FailedPrecondition, "the page token is stale", details.clone()),
             "query usage: the page token is stale (PAGE_TOKEN_STALE); start the query again"
         );
         assert_eq!(
-            rich(
-                Code::FailedPrecondition,
-                "stale; start the query again",
-                details
-            ),
+            rich(Code::FailedPrecondition, "stale; start the query again", details),
             "query usage: stale; start the query again (PAGE_TOKEN_STALE)"
         );
     }

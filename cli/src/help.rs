@@ -23,11 +23,7 @@ impl CalledAs {
     /// From the first argument: the path of the program.
     pub(crate) fn from_program(program: Option<&OsStr>) -> Self {
         let file = program.map(Path::new).and_then(Path::file_stem);
-        if file == Some(OsStr::new(PLUGIN)) {
-            Self::KubectlPlugin
-        } else {
-            Self::Itself
-        }
+        if file == Some(OsStr::new(PLUGIN)) { Self::KubectlPlugin } else { Self::Itself }
     }
 
     /// As people type it.
@@ -106,8 +102,7 @@ pub(crate) fn command(called_as: CalledAs) -> Command {
         .bin_name(bin)
         .after_help(text(TOP_LEVEL))
         .mut_subcommand("get", |get| {
-            get.after_help(text(GET))
-                .mut_subcommands(|object| object.after_help(text(GET)))
+            get.after_help(text(GET)).mut_subcommands(|object| object.after_help(text(GET)))
         })
         .mut_subcommand("usage", |usage| usage.after_help(text(USAGE)))
         .mut_subcommand("top", |top| top.after_help(text(TOP)))
@@ -120,15 +115,9 @@ mod tests {
     #[test]
     fn kubectl_calls_by_file_name() {
         let called = |path: &str| CalledAs::from_program(Some(OsStr::new(path)));
-        assert_eq!(
-            called("/usr/local/bin/kubectl-bulkhead"),
-            CalledAs::KubectlPlugin
-        );
+        assert_eq!(called("/usr/local/bin/kubectl-bulkhead"), CalledAs::KubectlPlugin);
         assert_eq!(called("kubectl-bulkhead"), CalledAs::KubectlPlugin);
-        assert_eq!(
-            called("/opt/kubectl-bulkhead/bulkheadctl"),
-            CalledAs::Itself
-        );
+        assert_eq!(called("/opt/kubectl-bulkhead/bulkheadctl"), CalledAs::Itself);
         assert_eq!(CalledAs::from_program(None), CalledAs::Itself);
     }
 

@@ -49,19 +49,13 @@ async fn run(cli: &Cli, called_as: CalledAs) -> Result<(), CliError> {
     }
     let session = Session::open(&cli.global).await?;
     match &cli.command {
-        Command::Get {
-            object: Object::VirtualClusters { names, watch: true },
-        } => watch::virtual_clusters(&session, names).await,
-        Command::Get {
-            object:
-                Object::VirtualClusters {
-                    names,
-                    watch: false,
-                },
-        } => get::virtual_clusters(&session, names).await,
-        Command::Get {
-            object: Object::Nodes { names },
-        } => get::nodes(&session, names).await,
+        Command::Get { object: Object::VirtualClusters { names, watch: true } } => {
+            watch::virtual_clusters(&session, names).await
+        }
+        Command::Get { object: Object::VirtualClusters { names, watch: false } } => {
+            get::virtual_clusters(&session, names).await
+        }
+        Command::Get { object: Object::Nodes { names } } => get::nodes(&session, names).await,
         Command::Usage(args) => usage::run(&session, args).await,
         Command::Top(args) => top::run(&session, args).await,
         Command::Completion { .. } => Ok(()),

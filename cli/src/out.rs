@@ -8,16 +8,13 @@ use crate::units;
 /// Writes it out now. A reader that has gone (`| head`) is no failure, but the end.
 pub(crate) fn write(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::BrokenPipe => Kind::ReaderGone,
-                _ => Kind::Output,
-            };
-            CliError::new(kind, "write to standard output", error)
-        })
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::BrokenPipe => Kind::ReaderGone,
+            _ => Kind::Output,
+        };
+        CliError::new(kind, "write to standard output", error)
+    })
 }
 
 /// One line about a failure to standard error.

@@ -17,15 +17,10 @@ impl Screen {
     }
 
     /// Shows as much as fits.
-    #[expect(
-        clippy::unused_self,
-        reason = "only who has entered the screen may draw on it"
-    )]
+    #[expect(clippy::unused_self, reason = "only who has entered the screen may draw on it")]
     pub(crate) fn show(&self, text: &str) -> Result<(), CliError> {
         let (width, height) = terminal_size::terminal_size()
-            .map_or((80, 24), |(Width(width), Height(height))| {
-                (width.into(), height.into())
-            });
+            .map_or((80, 24), |(Width(width), Height(height))| (width.into(), height.into()));
         out::write(&fitted(text, width, height))
     }
 }
@@ -39,11 +34,8 @@ impl Drop for Screen {
 
 /// `text` from the upper left corner, each line cut to the width and cleared to its end.
 fn fitted(text: &str, width: usize, height: usize) -> String {
-    let lines: Vec<String> = text
-        .lines()
-        .take(height)
-        .map(|line| units::truncate(line, width))
-        .collect();
+    let lines: Vec<String> =
+        text.lines().take(height).map(|line| units::truncate(line, width)).collect();
     format!("\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\r\n"))
 }
 

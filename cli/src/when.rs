@@ -58,10 +58,7 @@ pub(crate) fn range(
     {
         return Err(WhenError::Empty { start, end: until });
     }
-    Ok(Range {
-        start: from,
-        end: until,
-    })
+    Ok(Range { start: from, end: until })
 }
 
 /// A duration back from now (`1h`; a day is a local calendar day), or an instant (`today`).
@@ -98,17 +95,11 @@ pub(crate) fn instant(text: &str, now: &Zoned) -> Result<Timestamp, WhenError> {
     if !text.contains(['T', 't', ' ', ':'])
         && let Ok(date) = text.parse::<Date>()
     {
-        let noon = date
-            .at(12, 0, 0, 0)
-            .to_zoned(zone.clone())
-            .map_err(|_| unknown())?;
+        let noon = date.at(12, 0, 0, 0).to_zoned(zone.clone()).map_err(|_| unknown())?;
         return day(&noon).map_err(|_| unknown());
     }
     let local = text.parse::<DateTime>().map_err(|_| unknown())?;
-    local
-        .to_zoned(zone.clone())
-        .map(|zoned| zoned.timestamp())
-        .map_err(|_| unknown())
+    local.to_zoned(zone.clone()).map(|zoned| zoned.timestamp()).map_err(|_| unknown())
 }
 
 /// A duration of fixed length: `10s`, `1h30m`; a day is 24 hours.
@@ -118,9 +109,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, WhenError> {
     if !span.is_positive() {
         return Err(WhenError::NotPositive(text.to_owned()));
     }
-    let signed = span
-        .to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(unknown)?;
+    let signed = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(unknown)?;
     Duration::try_from(signed).map_err(unknown)
 }
 
@@ -159,19 +148,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_time_is_refused_by_name() {
-        for text in [
-            "",
-            "tomorrow-ish",
-            "10:00",
-            "2025-13-01",
-            "1h",
-            "2025-03-01T25:00",
-        ] {
-            assert_eq!(
-                instant(text, &now()),
-                Err(WhenError::Instant(text.to_owned())),
-                "{text}"
-            );
+        for text in ["", "tomorrow-ish", "10:00", "2025-13-01", "1h", "2025-03-01T25:00"] {
+            assert_eq!(instant(text, &now()), Err(WhenError::Instant(text.to_owned())), "{text}");
         }
     }
 
@@ -190,13 +168,7 @@ mod tests {
         assert_eq!(hour.start, Some(utc("2025-03-30T12:00:00Z")));
         assert_eq!(hour.end, utc("2025-03-30T13:00:00Z"));
         let oldest = range(None, None, Some("today"), &now()).expect("a range");
-        assert_eq!(
-            oldest,
-            Range {
-                start: None,
-                end: utc("2025-03-29T23:00:00Z")
-            }
-        );
+        assert_eq!(oldest, Range { start: None, end: utc("2025-03-29T23:00:00Z") });
         let today = range(Some("today"), None, None, &now()).expect("a range");
         assert_eq!(today.start, Some(utc("2025-03-29T23:00:00Z")));
     }
@@ -214,14 +186,8 @@ mod tests {
         assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));
         assert_eq!(duration("1d"), Ok(Duration::from_hours(24)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(
-            duration("1month"),
-            Err(WhenError::Duration("1month".to_owned()))
-        );
-        assert_eq!(
-            duration("-5s"),
-            Err(WhenError::NotPositive("-5s".to_owned()))
-        );
+        assert_eq!(duration("1month"), Err(WhenError::Duration("1month".to_owned())));
+        assert_eq!(duration("-5s"), Err(WhenError::NotPositive("-5s".to_owned())));
         assert_eq!(duration("5"), Err(WhenError::Duration("5".to_owned())));
     }
 }

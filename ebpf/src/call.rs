@@ -56,11 +56,7 @@ fn judge(far: &Address, call: Call) -> Result<Verdict, Unjudged> {
 /// an error is not a refusal either.
 #[inline(always)]
 fn count(cgroup: u64, call: Call, judgement: &Judgement) {
-    let Judgement {
-        class,
-        enforced,
-        outcome,
-    } = *judgement;
+    let Judgement { class, enforced, outcome } = *judgement;
     if enforced != Verdict::Deny || outcome == Outcome::Passed {
         return;
     }

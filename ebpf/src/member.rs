@@ -65,10 +65,7 @@ pub(crate) fn judge(member: Member, far: &Address) -> Judgement {
     let class = classify(me, known);
     let allowed = match (class, known) {
         (Class::Other, Some(known)) => {
-            let pair = AllowKey {
-                from: me,
-                to: known.virtual_cluster,
-            };
+            let pair = AllowKey { from: me, to: known.virtual_cluster };
             ALLOWED.get_ptr(pair).is_some()
         }
         _ => false,
@@ -84,11 +81,7 @@ pub(crate) fn apply_mode(mode: u32, class: Class, enforced: Verdict) -> Judgemen
         // A mode that we do not know is one that a newer agent wrote: stay closed.
         _ => Outcome::Denied,
     };
-    Judgement {
-        class,
-        enforced,
-        outcome,
-    }
+    Judgement { class, enforced, outcome }
 }
 
 /// The counters of a virtual cluster's cgroup on this CPU, if the agent has made them.

@@ -48,16 +48,12 @@ fn far_end(ctx: &SkBuffContext, direction: Direction) -> Result<Address, Unjudge
 
 #[inline(always)]
 fn ipv4(ctx: &SkBuffContext, offset: usize) -> Result<Address, Unjudged> {
-    ctx.load::<[u8; 4]>(offset)
-        .map(Address::from_v4)
-        .map_err(|_| Unjudged::TooShort)
+    ctx.load::<[u8; 4]>(offset).map(Address::from_v4).map_err(|_| Unjudged::TooShort)
 }
 
 #[inline(always)]
 fn ipv6(ctx: &SkBuffContext, offset: usize) -> Result<Address, Unjudged> {
-    ctx.load::<[u8; 16]>(offset)
-        .map(Address)
-        .map_err(|_| Unjudged::TooShort)
+    ctx.load::<[u8; 16]>(offset).map(Address).map_err(|_| Unjudged::TooShort)
 }
 
 #[inline(always)]

@@ -31,9 +31,9 @@ impl AddressBlock {
     pub fn new(net: IpNet) -> Self {
         match net.trunc() {
             IpNet::V6(v6) if v6.prefix_len() >= MAPPED_BITS => match v6.addr().to_ipv4_mapped() {
-                Some(v4) => Self(IpNet::V4(
-                    Ipv4Net::new_assert(v4, v6.prefix_len() - MAPPED_BITS).trunc(),
-                )),
+                Some(v4) => {
+                    Self(IpNet::V4(Ipv4Net::new_assert(v4, v6.prefix_len() - MAPPED_BITS).trunc()))
+                }
                 None => Self(IpNet::V6(v6)),
             },
             net => Self(net),
@@ -67,11 +67,7 @@ impl AddressBlock {
 
     /// The key of the prefix table.
     pub fn prefix(self) -> Prefix {
-        let offset = if matches!(self.0, IpNet::V4(_)) {
-            MAPPED_BITS
-        } else {
-            0
-        };
+        let offset = if matches!(self.0, IpNet::V4(_)) { MAPPED_BITS } else { 0 };
         Prefix {
             prefix_len: u32::from(self.0.prefix_len()) + u32::from(offset),
             address: to_abi(self.0.addr()),
@@ -105,9 +101,7 @@ impl FromStr for AddressBlock {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let net = match text.parse::<IpAddr>() {
             Ok(address) => IpNet::from(address),
-            Err(_) => text.parse::<IpNet>().map_err(|_| AddressError {
-                text: text.to_owned(),
-            })?,
+            Err(_) => text.parse::<IpNet>().map_err(|_| AddressError { text: text.to_owned() })?,
         };
         Ok(Self::new(net))
     }
@@ -146,10 +140,7 @@ mod tests {
         assert_eq!(prefix.address, Address::from_v4([10, 1, 0, 0]));
         assert_eq!(block("fd00::/64").prefix().prefix_len, 64);
         for text in ["10.1.0.0/16", "0.0.0.0/0", "::/0", "fd00::1", "10.0.0.1"] {
-            assert_eq!(
-                AddressBlock::from_prefix(block(text).prefix()),
-                Some(block(text))
-            );
+            assert_eq!(AddressBlock::from_prefix(block(text).prefix()), Some(block(text)));
         }
     }
 
@@ -164,12 +155,7 @@ mod tests {
     #[test]
     fn garbage_is_refused() {
         for text in ["", "10.1", "10.0.0.0/33", "fd00::/129", "x"] {
-            assert_eq!(
-                text.parse::<AddressBlock>(),
-                Err(AddressError {
-                    text: text.to_owned()
-                })
-            );
+            assert_eq!(text.parse::<AddressBlock>(), Err(AddressError { text: text.to_owned() }));
         }
     }
 }

@@ -24,11 +24,7 @@ impl BasisPoints {
 
     /// `None` for 0 and for more than 100 %.
     pub const fn new(points: u32) -> Option<Self> {
-        if points == 0 || points > Self::WHOLE {
-            None
-        } else {
-            Some(Self(points))
-        }
+        if points == 0 || points > Self::WHOLE { None } else { Some(Self(points)) }
     }
 
     /// Hundredths of a percent.
@@ -40,10 +36,7 @@ impl BasisPoints {
     pub const fn of(self, whole: u64) -> u64 {
         let part = whole as u128 * self.0 as u128 / Self::WHOLE as u128;
         // At most `whole`, which is a u64.
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a part is not more than the whole"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "a part is not more than the whole")]
         {
             part as u64
         }

@@ -169,10 +169,7 @@ impl CpuMax {
 
     /// No limit.
     pub const fn unlimited() -> Self {
-        Self {
-            quota: Max::Unlimited,
-            period_microseconds: Self::PERIOD_MICROSECONDS,
-        }
+        Self { quota: Max::Unlimited, period_microseconds: Self::PERIOD_MICROSECONDS }
     }
 }
 
@@ -233,21 +230,13 @@ impl fmt::Display for ControlValue {
         match self {
             Self::Max(max) => max.fmt(f),
             Self::Weight(weight) => weight.fmt(f),
-            Self::CpuMax(CpuMax {
-                quota,
-                period_microseconds,
-            }) => {
+            Self::CpuMax(CpuMax { quota, period_microseconds }) => {
                 write!(f, "{quota} {period_microseconds}")
             }
             Self::IoMax(devices) => {
                 for (line, (device, max)) in devices.iter().enumerate() {
                     let separator = if line == 0 { "" } else { "\n" };
-                    let IoMax {
-                        rbps,
-                        wbps,
-                        riops,
-                        wiops,
-                    } = max;
+                    let IoMax { rbps, wbps, riops, wiops } = max;
                     write!(
                         f,
                         "{separator}{device} rbps={rbps} wbps={wbps} riops={riops} wiops={wiops}"
@@ -273,10 +262,7 @@ impl Control {
     /// Parses what the kernel shows in this control's file.
     pub fn parse(self, text: &str) -> Result<ControlValue, ControlParseError> {
         self.try_parse(text.trim_end())
-            .ok_or_else(|| ControlParseError {
-                control: self,
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| ControlParseError { control: self, text: text.to_owned() })
     }
 
     fn try_parse(self, text: &str) -> Option<ControlValue> {
@@ -295,15 +281,9 @@ impl Control {
                 }))
             }
             Self::IoMax => {
-                let lines = text
-                    .lines()
-                    .map(parse_io_max)
-                    .collect::<Option<BTreeMap<_, _>>>()?;
+                let lines = text.lines().map(parse_io_max).collect::<Option<BTreeMap<_, _>>>()?;
                 Some(ControlValue::IoMax(
-                    lines
-                        .into_iter()
-                        .filter(|(_, max)| *max != IoMax::UNLIMITED)
-                        .collect(),
+                    lines.into_iter().filter(|(_, max)| *max != IoMax::UNLIMITED).collect(),
                 ))
             }
             _ => Some(ControlValue::Max(parse_max(text)?)),
@@ -312,11 +292,7 @@ impl Control {
 }
 
 fn parse_max(text: &str) -> Option<Max> {
-    if text == "max" {
-        Some(Max::Unlimited)
-    } else {
-        Some(Max::At(text.parse().ok()?))
-    }
+    if text == "max" { Some(Max::Unlimited) } else { Some(Max::At(text.parse().ok()?)) }
 }
 
 fn parse_io_max(line: &str) -> Option<(Device, IoMax)> {
@@ -334,13 +310,7 @@ fn parse_io_max(line: &str) -> Option<(Device, IoMax)> {
             _ => return None,
         }
     }
-    Some((
-        Device {
-            major: major.parse().ok()?,
-            minor: minor.parse().ok()?,
-        },
-        max,
-    ))
+    Some((Device { major: major.parse().ok()?, minor: minor.parse().ok()? }, max))
 }
 
 #[cfg(test)]
@@ -356,22 +326,13 @@ mod tests {
             (Control::MemoryMax, "max"),
             (Control::MemoryLow, "1073741824"),
             (Control::PidsMax, "64"),
-            (
-                Control::IoMax,
-                "254:0 rbps=1048576 wbps=max riops=max wiops=100",
-            ),
+            (Control::IoMax, "254:0 rbps=1048576 wbps=max riops=max wiops=100"),
             (Control::CgroupMaxDepth, "8"),
         ];
         for (control, text) in shown {
-            assert_eq!(
-                control.parse(&format!("{text}\n")).unwrap().to_string(),
-                text
-            );
+            assert_eq!(control.parse(&format!("{text}\n")).unwrap().to_string(), text);
         }
-        assert_eq!(
-            Control::IoWeight.parse("default 200\n8:0 50\n"),
-            Ok(ControlValue::Weight(200))
-        );
+        assert_eq!(Control::IoWeight.parse("default 200\n8:0 50\n"), Ok(ControlValue::Weight(200)));
         assert_eq!(Control::IoMax.parse(""), Ok(Control::IoMax.default_value()));
     }
 

@@ -81,9 +81,7 @@ impl Index {
 
     /// Its generation; 0: nothing was told yet.
     pub fn generation(&self) -> u64 {
-        self.snapshot
-            .as_ref()
-            .map_or(0, |snapshot| snapshot.generation)
+        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.generation)
     }
 }
 
@@ -92,10 +90,7 @@ fn check(snapshot: &Snapshot) -> Result<(), FactError> {
     for (key, virtual_cluster) in &snapshot.virtual_clusters {
         let name = &virtual_cluster.name;
         if key != name {
-            return Err(FactError::Misfiled {
-                name: name.clone(),
-                key: key.clone(),
-            });
+            return Err(FactError::Misfiled { name: name.clone(), key: key.clone() });
         }
         if let Some(first) = numbers.insert(virtual_cluster.number, name) {
             return Err(FactError::SharedNumber {

@@ -47,31 +47,15 @@ pub fn judge(desired: &Desired, attempt: &Attempt) -> BTreeMap<VirtualClusterNam
             Attempt::Refused(reason) => return State::Refused(vec![reason.clone()]),
             Attempt::Failed(failures) => {
                 let own = |failure: &&Failure| {
-                    failure
-                        .subject
-                        .as_ref()
-                        .is_none_or(|subject| subject == name)
+                    failure.subject.as_ref().is_none_or(|subject| subject == name)
                 };
-                reasons.extend(
-                    failures
-                        .iter()
-                        .filter(own)
-                        .map(|failed| failed.failure.clone()),
-                );
+                reasons.extend(failures.iter().filter(own).map(|failed| failed.failure.clone()));
             }
             Attempt::Reached => {}
         }
-        if reasons.is_empty() {
-            State::Applied
-        } else {
-            State::Degraded(reasons)
-        }
+        if reasons.is_empty() { State::Applied } else { State::Degraded(reasons) }
     };
-    desired
-        .cgroups
-        .keys()
-        .map(|name| (name.clone(), state(name)))
-        .collect()
+    desired.cgroups.keys().map(|name| (name.clone(), state(name))).collect()
 }
 
 /// Counts, by virtual cluster, the steps of a plan that only somebody else's change can have
@@ -97,18 +81,13 @@ mod tests {
     use crate::plan::plan;
 
     fn reason(subject: &str) -> Degradation {
-        Degradation {
-            subject: subject.to_owned(),
-            message: "why".to_owned(),
-        }
+        Degradation { subject: subject.to_owned(), message: "why".to_owned() }
     }
 
     fn two() -> Desired {
         let clusters = vec![virtual_cluster("a", 1, &[]), virtual_cluster("b", 2, &[])];
         let mut desired = compiled(snapshot(clusters), &node());
-        desired
-            .degraded
-            .insert("b".parse().unwrap(), vec![reason("memory.max")]);
+        desired.degraded.insert("b".parse().unwrap(), vec![reason("memory.max")]);
         desired
     }
 
@@ -119,20 +98,14 @@ mod tests {
     #[test]
     fn a_failure_is_told_where_it_belongs() {
         let degraded = State::Degraded(vec![reason("memory.max")]);
-        assert_eq!(
-            states(&Attempt::Reached),
-            [State::Applied, degraded.clone()]
-        );
+        assert_eq!(states(&Attempt::Reached), [State::Applied, degraded.clone()]);
         let failed = |subject| {
             let failure = reason("cpu.max");
             Attempt::Failed(vec![Failure { subject, failure }])
         };
         let hit = State::Degraded(vec![reason("cpu.max")]);
         let both = State::Degraded(vec![reason("memory.max"), reason("cpu.max")]);
-        assert_eq!(
-            states(&failed(Some("a".parse().unwrap()))),
-            [hit.clone(), degraded]
-        );
+        assert_eq!(states(&failed(Some("a".parse().unwrap()))), [hit.clone(), degraded]);
         assert_eq!(states(&failed(None)), [hit, both]);
         let refused = State::Refused(vec![reason("ADDRESSES")]);
         let attempt = Attempt::Refused(reason("ADDRESSES"));

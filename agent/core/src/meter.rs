@@ -177,11 +177,8 @@ impl Meter {
             (index < len).then_some(index)
         };
         if let Some(index) = within(NETWORK_BASE, DIRECTIONS * CLASSES * OUTCOMES * UNITS) {
-            let unit = if index.is_multiple_of(UNITS) {
-                NetworkUnit::Bytes
-            } else {
-                NetworkUnit::Packets
-            };
+            let unit =
+                if index.is_multiple_of(UNITS) { NetworkUnit::Bytes } else { NetworkUnit::Packets };
             let cell = index / UNITS;
             return Parts::Network {
                 direction: cell / (OUTCOMES * CLASSES),
@@ -221,12 +218,7 @@ impl fmt::Display for Meter {
             return f.write_str(name);
         }
         match self.parts() {
-            Parts::Network {
-                direction,
-                class,
-                outcome,
-                unit,
-            } => write!(
+            Parts::Network { direction, class, outcome, unit } => write!(
                 f,
                 "network_{}_{}_{}_{}",
                 DIRECTION_NAMES[direction],
@@ -253,11 +245,7 @@ mod tests {
 
     #[test]
     fn codes_and_names_are_unique() {
-        let all: Vec<Meter> = Meter::FIXED
-            .iter()
-            .copied()
-            .chain(Meter::all_network())
-            .collect();
+        let all: Vec<Meter> = Meter::FIXED.iter().copied().chain(Meter::all_network()).collect();
         let codes: BTreeSet<u32> = all.iter().map(|meter| meter.code()).collect();
         let names: BTreeSet<String> = all.iter().map(ToString::to_string).collect();
         assert_eq!(codes.len(), all.len());
@@ -268,12 +256,9 @@ mod tests {
     fn network_meters_come_apart_as_they_were_made() {
         for meter in Meter::all_network() {
             let again = match meter.parts() {
-                Parts::Network {
-                    direction,
-                    class,
-                    outcome,
-                    unit,
-                } => Meter::network(direction, class, outcome, unit),
+                Parts::Network { direction, class, outcome, unit } => {
+                    Meter::network(direction, class, outcome, unit)
+                }
                 Parts::Calls { kind, class, would } => Meter::refused_calls(kind, class, would),
                 Parts::Fixed | Parts::Unknown => None,
             };

@@ -26,10 +26,8 @@ pub fn apply(
     fresh: CgroupId,
     offered: &BTreeSet<Control>,
 ) -> Result<(), Impossible> {
-    try_apply(observed, step, fresh, offered).map_err(|reason| Impossible {
-        step: step.to_string(),
-        reason,
-    })
+    try_apply(observed, step, fresh, offered)
+        .map_err(|reason| Impossible { step: step.to_string(), reason })
 }
 
 fn try_apply(
@@ -41,34 +39,18 @@ fn try_apply(
     let network = &mut observed.network;
     match step {
         Step::CreateCgroup { name, .. } => {
-            let cgroup = observed
-                .cgroups
-                .entry(name.clone())
-                .or_insert_with(|| ObservedCgroup {
-                    id: fresh,
-                    controls: std::collections::BTreeMap::new(),
-                    populated: false,
-                });
+            let cgroup = observed.cgroups.entry(name.clone()).or_insert_with(|| ObservedCgroup {
+                id: fresh,
+                controls: std::collections::BTreeMap::new(),
+                populated: false,
+            });
             for control in offered {
-                cgroup
-                    .controls
-                    .entry(*control)
-                    .or_insert_with(|| control.default_value());
+                cgroup.controls.entry(*control).or_insert_with(|| control.default_value());
             }
         }
-        Step::SetControl {
-            name,
-            control,
-            value,
-        } => {
-            let cgroup = observed
-                .cgroups
-                .get_mut(name)
-                .ok_or("there is no such cgroup")?;
-            let held = cgroup
-                .controls
-                .get_mut(control)
-                .ok_or("it has no such control")?;
+        Step::SetControl { name, control, value } => {
+            let cgroup = observed.cgroups.get_mut(name).ok_or("there is no such cgroup")?;
+            let held = cgroup.controls.get_mut(control).ok_or("it has no such control")?;
             *held = value.clone();
         }
         Step::PutAddresses(entries) => network.addresses.extend(entries.iter().copied()),
@@ -78,17 +60,11 @@ fn try_apply(
         Step::Allow(pairs) => network.allowed.extend(pairs.iter().copied()),
         Step::Disallow(pairs) => network.allowed.retain(|pair| !pairs.contains(pair)),
         Step::CreateCounters { name } => {
-            let cgroup = observed
-                .cgroups
-                .get(name)
-                .ok_or("there is no such cgroup")?;
+            let cgroup = observed.cgroups.get(name).ok_or("there is no such cgroup")?;
             network.counters.insert(cgroup.id);
         }
         Step::SetMember { name, member } => {
-            let cgroup = observed
-                .cgroups
-                .get(name)
-                .ok_or("there is no such cgroup")?;
+            let cgroup = observed.cgroups.get(name).ok_or("there is no such cgroup")?;
             if !network.counters.contains(&cgroup.id) {
                 return Err("it would be judged but not counted");
             }

@@ -54,16 +54,11 @@ impl FromStr for VirtualClusterName {
         }
         let length = name.chars().count();
         if length > Self::MAX_LEN {
-            return Err(NameError::TooLong {
-                name: name.chars().take(70).collect(),
-                length,
-            });
+            return Err(NameError::TooLong { name: name.chars().take(70).collect(), length });
         }
         let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if !name.chars().all(inner) || name.starts_with('-') || name.ends_with('-') {
-            return Err(NameError::NotALabel {
-                name: name.to_owned(),
-            });
+            return Err(NameError::NotALabel { name: name.to_owned() });
         }
         Ok(Self(name.to_owned()))
     }
@@ -131,9 +126,7 @@ mod tests {
             Err(NameError::TooLong { length: 64, .. })
         ));
         for name in ["..", "a/b", "a.b", "A", "-a", "a-", "ä", "a b", "a\0"] {
-            let refused = Err(NameError::NotALabel {
-                name: name.to_owned(),
-            });
+            let refused = Err(NameError::NotALabel { name: name.to_owned() });
             assert_eq!(name.parse::<VirtualClusterName>(), refused);
         }
     }

@@ -61,12 +61,7 @@ pub struct Capacities {
 
 impl Default for Capacities {
     fn default() -> Self {
-        Self {
-            members: 16_384,
-            addresses: 131_072,
-            prefixes: 16_384,
-            allowed: 16_384,
-        }
+        Self { members: 16_384, addresses: 131_072, prefixes: 16_384, allowed: 16_384 }
     }
 }
 

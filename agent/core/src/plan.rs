@@ -75,37 +75,15 @@ pub fn plan(
 }
 
 fn fits(desired: &Desired, observed: &Observed, capacities: Capacities) -> Result<(), PlanError> {
-    let retired = observed
-        .cgroups
-        .keys()
-        .filter(|name| !desired.cgroups.contains_key(*name));
+    let retired = observed.cgroups.keys().filter(|name| !desired.cgroups.contains_key(*name));
     let needs = [
-        (
-            "MEMBERS",
-            desired.network.members.len() + retired.count(),
-            capacities.members,
-        ),
-        (
-            "ADDRESSES",
-            desired.network.addresses.len(),
-            capacities.addresses,
-        ),
-        (
-            "PREFIXES",
-            desired.network.prefixes.len(),
-            capacities.prefixes,
-        ),
+        ("MEMBERS", desired.network.members.len() + retired.count(), capacities.members),
+        ("ADDRESSES", desired.network.addresses.len(), capacities.addresses),
+        ("PREFIXES", desired.network.prefixes.len(), capacities.prefixes),
         ("ALLOWED", desired.network.allowed.len(), capacities.allowed),
     ];
-    match needs
-        .into_iter()
-        .find(|(_, needed, capacity)| needed > capacity)
-    {
-        Some((table, needed, capacity)) => Err(PlanError::TableFull {
-            table,
-            needed,
-            capacity,
-        }),
+    match needs.into_iter().find(|(_, needed, capacity)| needed > capacity) {
+        Some((table, needed, capacity)) => Err(PlanError::TableFull { table, needed, capacity }),
         None => Ok(()),
     }
 }
@@ -114,17 +92,11 @@ fn cgroups(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
     for (name, cgroup) in &desired.cgroups {
         let stands = observed.cgroups.get(name);
         let enabled = |stands: &ObservedCgroup| {
-            cgroup
-                .controls
-                .keys()
-                .all(|control| stands.controls.contains_key(control))
+            cgroup.controls.keys().all(|control| stands.controls.contains_key(control))
         };
         if !stands.is_some_and(enabled) {
             let controllers = cgroup.controllers.iter().copied().collect();
-            steps.push(Step::CreateCgroup {
-                name: name.clone(),
-                controllers,
-            });
+            steps.push(Step::CreateCgroup { name: name.clone(), controllers });
         }
         controls(name, cgroup, stands, steps);
     }
@@ -139,16 +111,10 @@ fn controls(
 ) {
     for (control, value) in &wanted.controls {
         let default = control.default_value();
-        let now = stands
-            .and_then(|stands| stands.controls.get(control))
-            .unwrap_or(&default);
+        let now = stands.and_then(|stands| stands.controls.get(control)).unwrap_or(&default);
         if now != value {
             let (name, control, value) = (name.clone(), *control, value.clone());
-            steps.push(Step::SetControl {
-                name,
-                control,
-                value,
-            });
+            steps.push(Step::SetControl { name, control, value });
         }
     }
 }
@@ -170,19 +136,14 @@ fn network(
         }
         let now = id.and_then(|id| observed.network.members.get(&id));
         if now != Some(member) {
-            steps.push(Step::SetMember {
-                name: name.clone(),
-                member: *member,
-            });
+            steps.push(Step::SetMember { name: name.clone(), member: *member });
         }
         let judged_anew = now != Some(member) || tables_changed;
         if member.mode == MODE_ENFORCE && judged_anew && id.is_some() {
             tightened.insert(name.clone());
         }
     }
-    let mut attached = PROGRAMS
-        .iter()
-        .map(|program| observed.network.attached.contains(program));
+    let mut attached = PROGRAMS.iter().map(|program| observed.network.attached.contains(program));
     if !observed.network.configured || !attached.all(|attached| attached) {
         steps.push(Step::Attach);
         let enforced = desired.network.members.iter();
@@ -195,11 +156,7 @@ fn network(
 /// Changes first, then removals, then additions: so a table never holds more than the greater
 /// of before and after, and no address is ever taken for outside while it changes hands.
 fn tables(desired: &DesiredNetwork, observed: &ObservedNetwork, steps: &mut Vec<Step>) {
-    let disallow: Vec<_> = observed
-        .allowed
-        .difference(&desired.allowed)
-        .copied()
-        .collect();
+    let disallow: Vec<_> = observed.allowed.difference(&desired.allowed).copied().collect();
     push(steps, Step::Disallow, disallow);
     // Prefixes first: what is neither in the one nor in the other is inside a range or outside.
     let prefixes = Difference::between(&observed.prefixes, &desired.prefixes);
@@ -210,11 +167,7 @@ fn tables(desired: &DesiredNetwork, observed: &ObservedNetwork, steps: &mut Vec<
     push(steps, Step::PutAddresses, addresses.changed);
     push(steps, Step::DeleteAddresses, addresses.gone);
     push(steps, Step::PutAddresses, addresses.new);
-    let allow: Vec<_> = desired
-        .allowed
-        .difference(&observed.allowed)
-        .copied()
-        .collect();
+    let allow: Vec<_> = desired.allowed.difference(&observed.allowed).copied().collect();
     push(steps, Step::Allow, allow);
 }
 
@@ -232,11 +185,7 @@ struct Difference<K, V> {
 
 impl<K: Ord + Copy, V: PartialEq + Copy> Difference<K, V> {
     fn between(now: &BTreeMap<K, V>, wanted: &BTreeMap<K, V>) -> Self {
-        let gone = now
-            .keys()
-            .filter(|key| !wanted.contains_key(*key))
-            .copied()
-            .collect();
+        let gone = now.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
         let (mut changed, mut new) = (Vec::new(), Vec::new());
         for (key, value) in wanted {
             match now.get(key) {
@@ -252,10 +201,7 @@ impl<K: Ord + Copy, V: PartialEq + Copy> Difference<K, V> {
 /// What to do with virtual clusters that are gone. One that still has processes is released:
 /// its limits are lifted and nothing is denied, but it is counted until its last process ends.
 fn retire(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
-    let gone = observed
-        .cgroups
-        .iter()
-        .filter(|(name, _)| !desired.cgroups.contains_key(*name));
+    let gone = observed.cgroups.iter().filter(|(name, _)| !desired.cgroups.contains_key(*name));
     let mut removed = BTreeSet::new();
     for (name, cgroup) in gone {
         if cgroup.populated {
@@ -271,17 +217,9 @@ fn retire(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
         .map(|cgroup| cgroup.id)
         .filter(|id| !removed.contains(id))
         .collect();
-    let stale = observed
-        .network
-        .members
-        .keys()
-        .filter(|id| !alive.contains(id));
+    let stale = observed.network.members.keys().filter(|id| !alive.contains(id));
     steps.extend(stale.map(|id| Step::DeleteMember(*id)));
-    let stale = observed
-        .network
-        .counters
-        .iter()
-        .filter(|id| !alive.contains(id));
+    let stale = observed.network.counters.iter().filter(|id| !alive.contains(id));
     steps.extend(stale.map(|id| Step::DeleteCounters(*id)));
 }
 
@@ -294,24 +232,14 @@ fn release(
     for (control, value) in &cgroup.controls {
         let default = control.default_value();
         if *value != default {
-            steps.push(Step::SetControl {
-                name: name.clone(),
-                control: *control,
-                value: default,
-            });
+            steps.push(Step::SetControl { name: name.clone(), control: *control, value: default });
         }
     }
     if let Some(member) = observed.network.members.get(&cgroup.id)
         && member.mode != MODE_OFF
     {
-        let member = Member {
-            mode: MODE_OFF,
-            ..*member
-        };
-        steps.push(Step::SetMember {
-            name: name.clone(),
-            member,
-        });
+        let member = Member { mode: MODE_OFF, ..*member };
+        steps.push(Step::SetMember { name: name.clone(), member });
     }
 }
 

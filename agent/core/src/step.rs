@@ -93,10 +93,7 @@ impl Step {
 
     /// Whether counters end with it, so that they must be in the journal before.
     pub const fn ends_counters(&self) -> bool {
-        matches!(
-            self,
-            Self::RemoveCgroup { .. } | Self::DeleteMember(_) | Self::DeleteCounters(_)
-        )
+        matches!(self, Self::RemoveCgroup { .. } | Self::DeleteMember(_) | Self::DeleteCounters(_))
     }
 }
 
@@ -109,22 +106,13 @@ impl fmt::Display for Step {
                 list(f, controllers.iter())?;
                 f.write_str("]")
             }
-            Self::SetControl {
-                name,
-                control,
-                value,
-            } => match value.to_string() {
+            Self::SetControl { name, control, value } => match value.to_string() {
                 empty if empty.is_empty() => write!(f, "clear {name}/{control}"),
                 value => write!(f, "write {name}/{control} = {}", value.replace('\n', "; ")),
             },
             Self::PutAddresses(entries) => {
                 write!(f, "put {} addresses: ", entries.len())?;
-                list(
-                    f,
-                    entries
-                        .iter()
-                        .map(|(address, far)| entry(from_abi(*address), *far)),
-                )
+                list(f, entries.iter().map(|(address, far)| entry(from_abi(*address), *far)))
             }
             Self::DeleteAddresses(keys) => {
                 write!(f, "delete {} addresses: ", keys.len())?;
@@ -132,12 +120,7 @@ impl fmt::Display for Step {
             }
             Self::PutPrefixes(entries) => {
                 write!(f, "put {} prefixes: ", entries.len())?;
-                list(
-                    f,
-                    entries
-                        .iter()
-                        .map(|(prefix, far)| entry(block(*prefix), *far)),
-                )
+                list(f, entries.iter().map(|(prefix, far)| entry(block(*prefix), *far)))
             }
             Self::DeletePrefixes(keys) => {
                 write!(f, "delete {} prefixes: ", keys.len())?;
@@ -181,12 +164,7 @@ fn list<T: fmt::Display>(
 
 fn pairs_line(f: &mut fmt::Formatter<'_>, verb: &str, pairs: &[AllowKey]) -> fmt::Result {
     write!(f, "{verb} {} pairs: ", pairs.len())?;
-    list(
-        f,
-        pairs
-            .iter()
-            .map(|pair| format!("{}→{}", pair.from, pair.to)),
-    )
+    list(f, pairs.iter().map(|pair| format!("{}→{}", pair.from, pair.to)))
 }
 
 fn block(prefix: Prefix) -> String {
@@ -194,11 +172,7 @@ fn block(prefix: Prefix) -> String {
 }
 
 fn entry(key: impl fmt::Display, far: FarEnd) -> String {
-    let flags = [
-        (FarEnd::NODE, "node"),
-        (FarEnd::SHARED, "shared"),
-        (FarEnd::CLUSTER, "cluster"),
-    ];
+    let flags = [(FarEnd::NODE, "node"), (FarEnd::SHARED, "shared"), (FarEnd::CLUSTER, "cluster")];
     let mut text = format!("{key} =");
     if far.virtual_cluster != 0 {
         text.push_str(" virtual cluster ");

@@ -22,10 +22,7 @@ impl Window {
     /// The window of that length that holds `at`.
     pub const fn containing(at: UnixNanos, length_nanoseconds: std::num::NonZeroU64) -> Self {
         let length = length_nanoseconds.get();
-        Self {
-            start: UnixNanos(at.0 - at.0 % length),
-            length_nanoseconds: length,
-        }
+        Self { start: UnixNanos(at.0 - at.0 % length), length_nanoseconds: length }
     }
 }
 

@@ -32,11 +32,7 @@ pub fn status(places: &Places, output: OutputArgs) -> Result<ExitCode> {
     let answer = ask(places, async |mut agent: NodeAgentClient<Channel>| {
         agent.get_status(v1::GetStatusRequest {}).await
     })?;
-    let text = if output.json {
-        status_json(&answer)?
-    } else {
-        status_text(&answer)
-    };
+    let text = if output.json { status_json(&answer)? } else { status_text(&answer) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -73,11 +69,7 @@ fn state_name(state: i32) -> &'static str {
 
 fn status_text(answer: &v1::GetStatusResponse) -> String {
     let status = answer.status.clone().unwrap_or_default();
-    let controller = if answer.controller_connected {
-        "connected"
-    } else {
-        "away"
-    };
+    let controller = if answer.controller_connected { "connected" } else { "away" };
     let mut lines = vec![
         format!("node {}", answer.node),
         format!("controller {controller}"),
@@ -93,18 +85,12 @@ fn status_text(answer: &v1::GetStatusResponse) -> String {
         lines.extend(one.reasons.iter().map(|reason| line(" ", reason)));
     }
     let controls = answer.facts.clone().unwrap_or_default().controls;
-    let missing: Vec<_> = controls
-        .iter()
-        .filter(|control| !control.supported)
-        .collect();
+    let missing: Vec<_> = controls.iter().filter(|control| !control.supported).collect();
     if !missing.is_empty() {
         lines.push("\nnot enforceable on this node:".to_owned());
     }
-    lines.extend(
-        missing
-            .iter()
-            .map(|control| format!("  {}: {}", control.control, control.reason)),
-    );
+    lines
+        .extend(missing.iter().map(|control| format!("  {}: {}", control.control, control.reason)));
     lines.join("\n") + "\n"
 }
 

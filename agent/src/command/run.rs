@@ -91,9 +91,7 @@ pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
     let served = edge::run(edge, places, args);
     // Also after an error: the last counts go into the journal.
     drop(events.send(Event::Shutdown));
-    owner
-        .join()
-        .map_err(|_| anyhow::anyhow!("the thread that owns the kernel panicked"))?;
+    owner.join().map_err(|_| anyhow::anyhow!("the thread that owns the kernel panicked"))?;
     served?;
     Ok(ExitCode::SUCCESS)
 }
@@ -124,10 +122,7 @@ fn node_name(args: &RunArgs) -> Result<String> {
     }
     let host = nix::unistd::gethostname().context("read the host name; or give --node NAME")?;
     host.into_string().map_err(|name| {
-        anyhow::anyhow!(
-            "the host name {} is not UTF-8; give --node NAME",
-            name.display()
-        )
+        anyhow::anyhow!("the host name {} is not UTF-8; give --node NAME", name.display())
     })
 }
 
@@ -144,18 +139,13 @@ fn open_journal(args: &RunArgs, boot_id: &str) -> Result<(Journal, Recovered)> {
 
 fn open_kernel(places: &Places, args: &RunArgs, probe: &Probe) -> Result<LinuxKernel> {
     let root = Root::choose(probe, places.cgroup_root.as_deref())?;
-    let tree = root
-        .make()
-        .context("open the root of the virtual clusters' cgroups")?;
+    let tree = root.make().context("open the root of the virtual clusters' cgroups")?;
     let options = BpfOptions {
         object: args.bpf_object.clone(),
         pin_dir: places.bpffs.join(format!("v{}", bulkhead_abi::ABI_VERSION)),
         cgroup_root: root.path().to_owned(),
         ancestor_level: tree.virtual_cluster_level(),
-        capacities: Capacities {
-            addresses: args.max_addresses,
-            ..Capacities::default()
-        },
+        capacities: Capacities { addresses: args.max_addresses, ..Capacities::default() },
         epoch_if_new: started(),
     };
     let (bpf, opened) = Bpf::open(&options).context("load the kernel programs")?;
@@ -174,9 +164,7 @@ fn started() -> u64 {
 }
 
 fn nanoseconds(time: Duration) -> NonZeroU64 {
-    let nanoseconds = u64::try_from(time.as_nanos())
-        .ok()
-        .and_then(NonZeroU64::new);
+    let nanoseconds = u64::try_from(time.as_nanos()).ok().and_then(NonZeroU64::new);
     nanoseconds.unwrap_or(NonZeroU64::MIN)
 }
 
@@ -196,13 +184,6 @@ fn conditions(recovered: &Recovered) -> Vec<Degradation> {
     if let Some(tail) = &recovered.truncated {
         tracing::warn!(%tail, "a crash had cut the journal");
     }
-    let degradation = |message| Degradation {
-        subject: "journal".to_owned(),
-        message,
-    };
-    recovered
-        .conditions()
-        .into_iter()
-        .map(degradation)
-        .collect()
+    let degradation = |message| Degradation { subject: "journal".to_owned(), message };
+    recovered.conditions().into_iter().map(degradation).collect()
 }

@@ -29,17 +29,8 @@ impl Rig {
             window_nanoseconds: NonZeroU64::new(SECOND).unwrap(),
             longest_gap_nanoseconds: 30 * SECOND,
         };
-        let cycle = Cycle::new(
-            FakeKernel::default(),
-            journal,
-            settings,
-            Integrals::default(),
-        );
-        Self {
-            cycle,
-            clock: 0,
-            _directory: directory,
-        }
+        let cycle = Cycle::new(FakeKernel::default(), journal, settings, Integrals::default());
+        Self { cycle, clock: 0, _directory: directory }
     }
 
     fn told(mut self, generation: u64, clusters: Vec<VirtualCluster>) -> Self {
@@ -48,25 +39,15 @@ impl Rig {
     }
 
     fn tell(&mut self, generation: u64, clusters: Vec<VirtualCluster>) {
-        let virtual_clusters = clusters
-            .into_iter()
-            .map(|one| (one.name.clone(), one))
-            .collect();
-        let snapshot = Snapshot {
-            generation,
-            virtual_clusters,
-            ..Snapshot::default()
-        };
+        let virtual_clusters = clusters.into_iter().map(|one| (one.name.clone(), one)).collect();
+        let snapshot = Snapshot { generation, virtual_clusters, ..Snapshot::default() };
         self.cycle.learn(Fact::Snapshot(snapshot));
     }
 
     fn turn(&mut self) -> Report {
         self.clock += SECOND;
         let at = UnixNanos(self.clock);
-        self.cycle.turn(Now {
-            at,
-            since_boot_nanoseconds: self.clock,
-        })
+        self.cycle.turn(Now { at, since_boot_nanoseconds: self.clock })
     }
 }
 
@@ -76,14 +57,8 @@ fn cluster(name: &str, number: u32, pids: u64) -> VirtualCluster {
         number: VirtualClusterNumber::new(number).unwrap(),
         addresses: BTreeSet::from([format!("10.0.0.{number}").parse().unwrap()]),
         guarantee: Guarantee::default(),
-        limit: Limit {
-            pids: Some(Amount::Absolute(Pids(pids))),
-            ..Limit::default()
-        },
-        network: NetworkPolicy {
-            mode: NetworkMode::Enforce,
-            ..NetworkPolicy::default()
-        },
+        limit: Limit { pids: Some(Amount::Absolute(Pids(pids))), ..Limit::default() },
+        network: NetworkPolicy { mode: NetworkMode::Enforce, ..NetworkPolicy::default() },
     }
 }
 
@@ -104,32 +79,18 @@ fn what_is_told_is_applied_and_then_left_alone() {
     let mut rig = Rig::new().told(3, vec![cluster("a", 1, 10), cluster("b", 2, 20)]);
     let report = rig.turn();
     assert_eq!(report.applied_generation, 3);
-    assert!(
-        report.states.values().all(|state| *state == State::Applied),
-        "{report:?}"
-    );
+    assert!(report.states.values().all(|state| *state == State::Applied), "{report:?}");
     let done = rig.cycle.kernel.done.len();
     assert!(rig.cycle.preview().unwrap().is_empty());
     rig.turn();
-    assert_eq!(
-        rig.cycle.kernel.done.len(),
-        done,
-        "a second turn has nothing to do"
-    );
+    assert_eq!(rig.cycle.kernel.done.len(), done, "a second turn has nothing to do");
 }
 
 #[test]
 fn somebody_elses_change_is_mended_in_one_turn_and_counted_where_it_was() {
     let mut rig = Rig::new().told(1, vec![cluster("a", 1, 10), cluster("b", 2, 20)]);
     rig.turn();
-    let held = &mut rig
-        .cycle
-        .kernel
-        .observed
-        .cgroups
-        .get_mut(&name("a"))
-        .unwrap()
-        .controls;
+    let held = &mut rig.cycle.kernel.observed.cgroups.get_mut(&name("a")).unwrap().controls;
     held.insert(Control::PidsMax, ControlValue::Max(Max::Unlimited));
     let report = rig.turn();
     let held = &rig.cycle.kernel.observed.cgroups[&name("a")].controls;
@@ -145,17 +106,11 @@ fn one_virtual_clusters_failure_leaves_the_others_applied() {
     assert!(matches!(&report.states[&name("a")], State::Degraded(_)));
     assert_eq!(report.states[&name("b")], State::Applied);
     assert_eq!(report.applied_generation, 0, "not all of it stands");
-    assert!(
-        !rig.cycle.kernel.observed.network.attached.is_empty(),
-        "and it is still judged"
-    );
+    assert!(!rig.cycle.kernel.observed.network.attached.is_empty(), "and it is still judged");
     rig.cycle.kernel.failing = None;
     let report = rig.turn();
     assert_eq!(report.applied_generation, 1);
-    assert!(
-        report.mended.is_empty(),
-        "finishing our own work is no mending"
-    );
+    assert!(report.mended.is_empty(), "finishing our own work is no mending");
 }
 
 #[test]
@@ -179,12 +134,7 @@ fn a_refused_snapshot_changes_nothing_and_is_told() {
     assert_eq!(rig.cycle.kernel.done.len(), done);
     assert_eq!(report.applied_generation, 1);
     let refused = [&report.states[&name("a")], &report.states[&name("b")]];
-    assert!(
-        refused
-            .iter()
-            .all(|state| matches!(state, State::Refused(_))),
-        "{report:?}"
-    );
+    assert!(refused.iter().all(|state| matches!(state, State::Refused(_))), "{report:?}");
     assert!(report.reasons[0].message.contains("10.0.0.1"), "{report:?}");
 }
 
@@ -193,28 +143,14 @@ fn counts_are_in_the_journal_and_go_on_growing() {
     let mut rig = Rig::new().told(1, vec![cluster("a", 1, 10)]);
     rig.turn();
     for tick in 1..=3 {
-        let cpu = CpuCounters {
-            usage_nanoseconds: tick * 100,
-            ..CpuCounters::default()
-        };
-        let memory = MemoryCounters {
-            current_bytes: 1_000,
-            ..MemoryCounters::default()
-        };
-        let counters = CgroupCounters {
-            cpu: Some(cpu),
-            memory: Some(memory),
-            ..CgroupCounters::default()
-        };
+        let cpu = CpuCounters { usage_nanoseconds: tick * 100, ..CpuCounters::default() };
+        let memory = MemoryCounters { current_bytes: 1_000, ..MemoryCounters::default() };
+        let counters =
+            CgroupCounters { cpu: Some(cpu), memory: Some(memory), ..CgroupCounters::default() };
         rig.cycle.kernel.counted.insert(name("a"), counters);
         rig.turn();
     }
-    let chunk = rig
-        .cycle
-        .journal()
-        .reader()
-        .read_after(Sequence(0), 1 << 20)
-        .unwrap();
+    let chunk = rig.cycle.journal().reader().read_after(Sequence(0), 1 << 20).unwrap();
     let of = |meter: bulkhead_core::Meter| {
         let records = chunk.batches.iter().flat_map(|batch| &batch.records);
         let values = records.flat_map(|record| &record.values);
@@ -222,38 +158,21 @@ fn counts_are_in_the_journal_and_go_on_growing() {
         own.map(|value| value.value).collect::<Vec<_>>()
     };
     assert_eq!(of(bulkhead_core::Meter::CPU_USAGE), [100, 200, 300]);
-    assert_eq!(
-        of(bulkhead_core::Meter::MEMORY_BYTE_SECONDS),
-        [0, 1_000, 2_000]
-    );
+    assert_eq!(of(bulkhead_core::Meter::MEMORY_BYTE_SECONDS), [0, 1_000, 2_000]);
 }
 
 #[test]
 fn a_virtual_cluster_that_goes_is_counted_a_last_time_before_its_cgroup_does() {
     let mut rig = Rig::new().told(1, vec![cluster("a", 1, 10)]);
     rig.turn();
-    let cpu = CpuCounters {
-        usage_nanoseconds: 77,
-        ..CpuCounters::default()
-    };
-    let counters = CgroupCounters {
-        cpu: Some(cpu),
-        ..CgroupCounters::default()
-    };
+    let cpu = CpuCounters { usage_nanoseconds: 77, ..CpuCounters::default() };
+    let counters = CgroupCounters { cpu: Some(cpu), ..CgroupCounters::default() };
     rig.cycle.kernel.counted.insert(name("a"), counters);
     rig.tell(2, vec![]);
     rig.turn();
     assert!(rig.cycle.kernel.observed.cgroups.is_empty());
     let last = rig.cycle.journal().last();
-    let chunk = rig
-        .cycle
-        .journal()
-        .reader()
-        .read_after(Sequence(last.0 - 1), 1 << 20)
-        .unwrap();
+    let chunk = rig.cycle.journal().reader().read_after(Sequence(last.0 - 1), 1 << 20).unwrap();
     let record = &chunk.batches[0].records[0];
-    assert!(
-        record.values.iter().any(|value| value.value == 77),
-        "{record:?}"
-    );
+    assert!(record.values.iter().any(|value| value.value == 77), "{record:?}");
 }

@@ -57,9 +57,7 @@ impl Coarsener {
                 continue;
             };
             let place = (batch.sequence, index);
-            record
-                .values
-                .retain(|value| meters.get(&value.meter) == Some(&place));
+            record.values.retain(|value| meters.get(&value.meter) == Some(&place));
         }
         batch.records.retain(|record| !record.values.is_empty());
         u64::try_from(before - batch.records.len()).unwrap_or(u64::MAX)
@@ -80,10 +78,7 @@ mod tests {
         for record in batches.iter().flat_map(|batch| &batch.records) {
             for value in &record.values {
                 let name = record.virtual_cluster.clone();
-                totals.insert(
-                    (name, record.cgroup_id, record.epoch, value.meter),
-                    value.value,
-                );
+                totals.insert((name, record.cgroup_id, record.epoch, value.meter), value.value);
             }
         }
         totals
@@ -93,9 +88,7 @@ mod tests {
         let values = prop::collection::btree_map(1..5u32, any::<u64>(), 1..4);
         ("[ab]", 0..2u64, 0..2u64, values).prop_map(
             |(virtual_cluster, cgroup_id, epoch, values)| {
-                let values = values
-                    .into_iter()
-                    .map(|(meter, value)| MeterValue { meter, value });
+                let values = values.into_iter().map(|(meter, value)| MeterValue { meter, value });
                 UsageRecord {
                     virtual_cluster,
                     cgroup_id,

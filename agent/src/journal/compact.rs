@@ -44,10 +44,7 @@ impl Journal {
             oldest = u64::MAX;
             self.rotate()?;
         }
-        Err(JournalError::Full {
-            directory: self.directory.clone(),
-            max_bytes: max,
-        })
+        Err(JournalError::Full { directory: self.directory.clone(), max_bytes: max })
     }
 
     /// Coarsens the oldest segments that have `bytes` together, each boot for itself.
@@ -116,21 +113,11 @@ impl Journal {
         let after = first.header.base - 1;
         let entries = Contents::read(&reduced, after, |_| {}).entries;
         let dropped = header.coarsened - before;
-        let segment = Segment {
-            header,
-            path: first.path.clone(),
-            file,
-            length,
-            entries,
-        };
+        let segment = Segment { header, path: first.path.clone(), file, length, entries };
         {
             let mut state = self.shared.state();
-            state
-                .segments
-                .retain(|old| run.iter().all(|new| new.path != old.path));
-            let at = state
-                .segments
-                .partition_point(|old| old.header.base < segment.header.base);
+            state.segments.retain(|old| run.iter().all(|new| new.path != old.path));
+            let at = state.segments.partition_point(|old| old.header.base < segment.header.base);
             state.segments.insert(at, segment);
             state.coarsened += dropped;
         }
@@ -169,11 +156,8 @@ fn reduce(
             header.coarsened += coarsener.reduce(&mut batch);
             if !batch.records.is_empty() {
                 let payload = batch.encode_to_vec();
-                let record = Record {
-                    kind: Kind::Usage,
-                    sequence: batch.sequence,
-                    payload: &payload,
-                };
+                let record =
+                    Record { kind: Kind::Usage, sequence: batch.sequence, payload: &payload };
                 // Shorter than the one that was read, so it is not too long.
                 let _ = record.encode(&mut records);
             }

@@ -45,21 +45,10 @@ impl Contents {
                 Piece::Damage { offset, end } => {
                     extend(&mut contents.damage, offset + RECORDS_AT..end + RECORDS_AT);
                 }
-                Piece::Record {
-                    offset,
-                    end,
-                    record,
-                } => {
+                Piece::Record { offset, end, record } => {
                     let range = offset + RECORDS_AT..end + RECORDS_AT;
                     let good = contents.take(range.clone(), &record, &mut last, &mut each);
-                    extend(
-                        if good {
-                            &mut contents.good
-                        } else {
-                            &mut contents.damage
-                        },
-                        range,
-                    );
+                    extend(if good { &mut contents.good } else { &mut contents.damage }, range);
                 }
             }
         }
@@ -73,14 +62,8 @@ impl Contents {
 
     /// Damaged bytes behind the last batch.
     pub(super) fn damaged_after_last(&self) -> usize {
-        let last = self
-            .entries
-            .last()
-            .and_then(|entry| usize::try_from(entry.offset).ok());
-        let behind = self
-            .damage
-            .iter()
-            .filter(|range| last.is_none_or(|last| range.start > last));
+        let last = self.entries.last().and_then(|entry| usize::try_from(entry.offset).ok());
+        let behind = self.damage.iter().filter(|range| last.is_none_or(|last| range.start > last));
         behind.map(ExactSizeIterator::len).sum()
     }
 

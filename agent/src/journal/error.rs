@@ -139,16 +139,10 @@ impl JournalError {
     pub(super) fn system(operation: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull {
-                operation,
-                path,
-                source,
-            },
-            _ => Self::System {
-                operation,
-                path,
-                source,
-            },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { operation, path, source }
+            }
+            _ => Self::System { operation, path, source },
         }
     }
 }

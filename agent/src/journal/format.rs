@@ -114,10 +114,7 @@ impl Header {
             return None;
         }
         let boot = copy.get(56..56 + MAX_BOOT_BYTES)?;
-        let length = boot
-            .iter()
-            .position(|byte| *byte == 0)
-            .unwrap_or(MAX_BOOT_BYTES);
+        let length = boot.iter().position(|byte| *byte == 0).unwrap_or(MAX_BOOT_BYTES);
         Some(Self {
             journal: Uuid::from_slice(copy.get(16..32)?).ok()?,
             base: u64_at(copy, 32)?,
@@ -191,14 +188,7 @@ impl<'a> Record<'a> {
         if u32_at(bytes, 16)? != crc {
             return None;
         }
-        Some((
-            Self {
-                kind,
-                sequence: u64_at(bytes, 8)?,
-                payload,
-            },
-            end,
-        ))
+        Some((Self { kind, sequence: u64_at(bytes, 8)?, payload }, end))
     }
 }
 
@@ -245,18 +235,11 @@ impl<'a> Iterator for Scan<'a> {
         let rest = self.bytes.get(offset..).filter(|rest| !rest.is_empty())?;
         if let Some((record, length)) = Record::decode(rest) {
             self.offset += length;
-            return Some(Piece::Record {
-                offset,
-                end: self.offset,
-                record,
-            });
+            return Some(Piece::Record { offset, end: self.offset, record });
         }
         let good = |skip: &usize| Record::decode(&rest[*skip..]).is_some();
         self.offset += (1..rest.len()).find(good).unwrap_or(rest.len());
-        Some(Piece::Damage {
-            offset,
-            end: self.offset,
-        })
+        Some(Piece::Damage { offset, end: self.offset })
     }
 }
 
@@ -287,10 +270,7 @@ mod tests {
     fn headers_are_read_as_written() {
         let bytes = header().encode();
         assert_eq!(Header::decode(&bytes), Ok((header(), true)));
-        let longest = Header {
-            boot: "x".repeat(MAX_BOOT_BYTES),
-            ..header()
-        };
+        let longest = Header { boot: "x".repeat(MAX_BOOT_BYTES), ..header() };
         assert_eq!(Header::decode(&longest.encode()), Ok((longest, true)));
     }
 
@@ -305,55 +285,30 @@ mod tests {
 
     #[test]
     fn other_files_newer_versions_and_damage_are_told_apart() {
-        assert_eq!(
-            Header::decode(b"SQLite format 3\0"),
-            Err(HeaderProblem::Foreign)
-        );
+        assert_eq!(Header::decode(b"SQLite format 3\0"), Err(HeaderProblem::Foreign));
         assert_eq!(Header::decode(b"x"), Err(HeaderProblem::Foreign));
         assert_eq!(Header::decode(b""), Err(HeaderProblem::Damaged));
-        assert_eq!(
-            Header::decode(&header().encode()[..100]),
-            Err(HeaderProblem::Damaged)
-        );
+        assert_eq!(Header::decode(&header().encode()[..100]), Err(HeaderProblem::Damaged));
         let mut bytes = header().encode();
         for copy in [0, HEADER_BYTES] {
             bytes[copy + 8] = 2;
         }
-        assert_eq!(
-            Header::decode(&bytes),
-            Err(HeaderProblem::Newer { version: 2 })
-        );
+        assert_eq!(Header::decode(&bytes), Err(HeaderProblem::Newer { version: 2 }));
     }
 
     #[test]
     fn a_scan_finds_the_records_after_damage() {
         let mut bytes = Vec::new();
         for sequence in 1..=3 {
-            let record = Record {
-                kind: Kind::Usage,
-                sequence,
-                payload: b"abc",
-            };
+            let record = Record { kind: Kind::Usage, sequence, payload: b"abc" };
             record.encode(&mut bytes).unwrap();
         }
         let length = bytes.len() / 3;
         bytes[length + 9] ^= 1;
         let pieces: Vec<Piece<'_>> = Scan::new(&bytes).collect();
         assert!(matches!(pieces[0], Piece::Record { offset: 0, .. }));
-        assert_eq!(
-            pieces[1],
-            Piece::Damage {
-                offset: length,
-                end: 2 * length
-            }
-        );
-        assert!(matches!(
-            pieces[2],
-            Piece::Record {
-                record: Record { sequence: 3, .. },
-                ..
-            }
-        ));
+        assert_eq!(pieces[1], Piece::Damage { offset: length, end: 2 * length });
+        assert!(matches!(pieces[2], Piece::Record { record: Record { sequence: 3, .. }, .. }));
         assert_eq!(pieces.len(), 3);
     }
 
@@ -362,12 +317,7 @@ mod tests {
         let payload = vec![0; MAX_PAYLOAD_BYTES + 1];
         let mut out = Vec::new();
         assert_eq!(
-            Record {
-                kind: Kind::Usage,
-                sequence: 1,
-                payload: &payload
-            }
-            .encode(&mut out),
+            Record { kind: Kind::Usage, sequence: 1, payload: &payload }.encode(&mut out),
             None
         );
         assert!(out.is_empty());

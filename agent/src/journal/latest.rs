@@ -41,11 +41,7 @@ impl Latest {
                 continue;
             };
             let cgroup = CgroupId(record.cgroup_id);
-            let series = Series {
-                virtual_cluster,
-                cgroup,
-                epoch: Epoch(record.epoch),
-            };
+            let series = Series { virtual_cluster, cgroup, epoch: Epoch(record.epoch) };
             let values = record.values.iter();
             let meters = self.0.entry(series).or_default();
             meters.extend(values.map(|value| (Meter::from_code(value.meter), value.value)));
@@ -64,10 +60,7 @@ pub(super) fn message(record: &UsageRecord) -> v1::UsageRecord {
         window_start_unix_nanoseconds: record.window.start.0,
         window_nanoseconds: record.window.length_nanoseconds,
         values: values
-            .map(|(meter, value)| v1::MeterValue {
-                meter: meter.code(),
-                value: *value,
-            })
+            .map(|(meter, value)| v1::MeterValue { meter: meter.code(), value: *value })
             .collect(),
     }
 }

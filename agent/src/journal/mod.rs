@@ -71,24 +71,15 @@ pub struct Limits {
 impl Default for Limits {
     /// 256 MiB in segments of 4 MiB.
     fn default() -> Self {
-        Self {
-            max_bytes: 256 << 20,
-            segment_bytes: 4 << 20,
-        }
+        Self { max_bytes: 256 << 20, segment_bytes: 4 << 20 }
     }
 }
 
 impl Limits {
     const fn check(self) -> Result<Self, JournalError> {
-        let Self {
-            max_bytes,
-            segment_bytes,
-        } = self;
+        let Self { max_bytes, segment_bytes } = self;
         if segment_bytes < 1 << 10 || max_bytes / 4 < segment_bytes || max_bytes > u32::MAX as u64 {
-            return Err(JournalError::Limits {
-                max_bytes,
-                segment_bytes,
-            });
+            return Err(JournalError::Limits { max_bytes, segment_bytes });
         }
         Ok(self)
     }

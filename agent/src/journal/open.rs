@@ -37,17 +37,12 @@ impl Journal {
     ) -> Result<(Self, Recovered), JournalError> {
         let limits = limits.check()?;
         if boot.is_empty() || boot.len() > MAX_BOOT_BYTES || boot.contains('\0') {
-            return Err(JournalError::Boot {
-                boot: boot.to_owned(),
-            });
+            return Err(JournalError::Boot { boot: boot.to_owned() });
         }
         make(directory)?;
         let lock = lock(directory)?;
         let found = recover(&*storage, directory, boot)?;
-        let id = found
-            .segments
-            .first()
-            .map_or_else(Uuid::new_v4, |first| first.header.journal);
+        let id = found.segments.first().map_or_else(Uuid::new_v4, |first| first.header.journal);
         let last = Sequence(found.highest);
         let must_rotate = found.segments.last().is_none_or(|active| {
             let numbers_jump = active.last().unwrap_or(active.header.base - 1) < found.highest;
@@ -63,16 +58,8 @@ impl Journal {
             checkpoint: found.checkpoint.clone(),
             latest: found.latest,
         };
-        let coarsened = found
-            .segments
-            .iter()
-            .map(|segment| segment.header.coarsened)
-            .sum();
-        let state = State {
-            segments: found.segments,
-            acknowledged: found.acknowledged,
-            coarsened,
-        };
+        let coarsened = found.segments.iter().map(|segment| segment.header.coarsened).sum();
+        let state = State { segments: found.segments, acknowledged: found.acknowledged, coarsened };
         let mut journal = Self {
             directory: directory.to_owned(),
             _lock: lock,
@@ -132,9 +119,9 @@ fn lock(directory: &Path) -> Result<File, JournalError> {
         .map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::Locked {
-            directory: directory.to_owned(),
-        }),
+        Err(TryLockError::WouldBlock) => {
+            Err(JournalError::Locked { directory: directory.to_owned() })
+        }
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }

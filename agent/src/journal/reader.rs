@@ -76,10 +76,7 @@ impl Reader {
     /// The boot of the first batch after that one; `None`: there is none.
     pub fn boot_after(&self, after: Sequence) -> Option<String> {
         let state = self.shared.state();
-        let segment = state
-            .segments
-            .iter()
-            .find(|segment| segment.has_after(after.0))?;
+        let segment = state.segments.iter().find(|segment| segment.has_after(after.0))?;
         Some(segment.header.boot.clone())
     }
 
@@ -89,10 +86,7 @@ impl Reader {
         let mut unreadable = Vec::new();
         loop {
             let Some((segment, begin, end, last)) = self.stretch(after, max_bytes) else {
-                return Ok(Chunk {
-                    unreadable,
-                    ..Chunk::default()
-                });
+                return Ok(Chunk { unreadable, ..Chunk::default() });
             };
             let mut chunk = read(&segment, begin, end)?;
             chunk.unreadable.splice(..0, unreadable);
@@ -108,10 +102,7 @@ impl Reader {
     /// Where the next batches are: the segment, first and last byte, and the last's number.
     fn stretch(&self, after: u64, max_bytes: usize) -> Option<(Segment, u64, u64, u64)> {
         let state = self.shared.state();
-        let segment = state
-            .segments
-            .iter()
-            .find(|segment| segment.has_after(after))?;
+        let segment = state.segments.iter().find(|segment| segment.has_after(after))?;
         let entries = segment.entries_after(after);
         let begin = u64::from(entries.first()?.offset);
         let limit = begin.saturating_add(u64::try_from(max_bytes).unwrap_or(u64::MAX));
@@ -129,14 +120,8 @@ fn read(segment: &Segment, begin: u64, end: u64) -> Result<Chunk, JournalError> 
     let failed = |source| JournalError::system("read", &segment.path, source);
     let length = usize::try_from(end.saturating_sub(begin)).unwrap_or(0);
     let mut bytes = vec![0; length];
-    segment
-        .file
-        .read_exact_at(&mut bytes, begin)
-        .map_err(failed)?;
-    let mut chunk = Chunk {
-        boot: segment.header.boot.clone(),
-        ..Chunk::default()
-    };
+    segment.file.read_exact_at(&mut bytes, begin).map_err(failed)?;
+    let mut chunk = Chunk { boot: segment.header.boot.clone(), ..Chunk::default() };
     let damaged = |chunk: &mut Chunk, offset: usize, end: usize| {
         let at = begin + u64::try_from(offset).unwrap_or(0);
         chunk.unreadable.push(format!(
@@ -150,11 +135,7 @@ fn read(segment: &Segment, begin: u64, end: u64) -> Result<Chunk, JournalError> 
         match piece {
             Piece::Damage { offset, end } => damaged(&mut chunk, offset, end),
             Piece::Record { record, .. } if record.kind != Kind::Usage => {}
-            Piece::Record {
-                offset,
-                end,
-                record,
-            } => match entry(offset, &record) {
+            Piece::Record { offset, end, record } => match entry(offset, &record) {
                 Some((Entry { .. }, batch)) => chunk.batches.push(batch),
                 None => damaged(&mut chunk, offset, end),
             },

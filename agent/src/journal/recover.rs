@@ -68,10 +68,7 @@ pub(super) fn recover(
             remove(&candidate.path)?;
             continue;
         }
-        covered = candidate
-            .header
-            .as_ref()
-            .map_or(covered, |(header, _)| header.covers);
+        covered = candidate.header.as_ref().map_or(covered, |(header, _)| header.covers);
         let is_last = candidate.base == last;
         found.highest = found.highest.max(candidate.base - 1);
         take(storage, &mut found, candidate, boot, is_last)?;
@@ -111,30 +108,18 @@ fn look(segments: Vec<(u64, PathBuf)>) -> Result<Vec<Candidate>, JournalError> {
             Err(HeaderProblem::Damaged) => None,
             Err(HeaderProblem::Foreign) => return Err(JournalError::Foreign { path }),
             Err(HeaderProblem::Newer { version }) => {
-                return Err(JournalError::NewerVersion {
-                    path,
-                    version,
-                    known: VERSION,
-                });
+                return Err(JournalError::NewerVersion { path, version, known: VERSION });
             }
         };
         if let Some((header, _)) = &header {
             let expected = *journal.get_or_insert(header.journal);
             if header.journal != expected {
                 let (found, expected) = (header.journal.to_string(), expected.to_string());
-                return Err(JournalError::Mixed {
-                    path,
-                    found,
-                    expected,
-                });
+                return Err(JournalError::Mixed { path, found, expected });
             }
             if header.base != base {
                 let name = name(header.base);
-                return Err(JournalError::Misnamed {
-                    path,
-                    base: header.base,
-                    name,
-                });
+                return Err(JournalError::Misnamed { path, base: header.base, name });
             }
         }
         candidates.push(Candidate { path, base, header });
@@ -145,9 +130,7 @@ fn look(segments: Vec<(u64, PathBuf)>) -> Result<Vec<Candidate>, JournalError> {
 fn beginning(path: &Path) -> Result<Vec<u8>, JournalError> {
     let is_file = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_file());
     if !is_file {
-        return Err(JournalError::Foreign {
-            path: path.to_owned(),
-        });
+        return Err(JournalError::Foreign { path: path.to_owned() });
     }
     let mut bytes = Vec::new();
     let limit = u64::try_from(RECORDS_AT).unwrap_or(u64::MAX);
@@ -225,13 +208,7 @@ fn open(
         .map_err(|source| JournalError::system("open", path, source))?;
     let length = u64::try_from(length).unwrap_or(u64::MAX);
     let entries = contents.entries.clone();
-    Ok(Segment {
-        header,
-        path: path.to_owned(),
-        file: Arc::new(file),
-        length,
-        entries,
-    })
+    Ok(Segment { header, path: path.to_owned(), file: Arc::new(file), length, entries })
 }
 
 fn cut(
@@ -265,23 +242,11 @@ fn repair(
     }
     mended.write(&all).map_err(failed)?;
     let file = Arc::new(mended.finish().map_err(failed)?);
-    let after = contents
-        .entries
-        .first()
-        .map_or(0, |entry| entry.sequence - 1);
+    let after = contents.entries.first().map_or(0, |entry| entry.sequence - 1);
     let entries = Contents::read(&all, after, |_| {}).entries;
     let length = u64::try_from(all.len()).unwrap_or(u64::MAX);
     let damaged = Damaged::new(path, aside, contents);
-    Ok((
-        Segment {
-            header,
-            path: path.to_owned(),
-            file,
-            length,
-            entries,
-        },
-        damaged,
-    ))
+    Ok((Segment { header, path: path.to_owned(), file, length, entries }, damaged))
 }
 
 fn set_aside_whole(path: &Path, bytes: &[u8]) -> Result<Damaged, JournalError> {

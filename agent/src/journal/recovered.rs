@@ -58,11 +58,7 @@ pub struct TornTail {
 
 impl TornTail {
     pub(super) fn new(path: &Path, offset: usize, bytes_lost: usize) -> Self {
-        Self {
-            path: path.to_owned(),
-            offset: number(offset),
-            bytes_lost: number(bytes_lost),
-        }
+        Self { path: path.to_owned(), offset: number(offset), bytes_lost: number(bytes_lost) }
     }
 }
 
@@ -96,22 +92,12 @@ impl Damaged {
     pub(super) fn new(path: &Path, kept: PathBuf, contents: &Contents) -> Self {
         let lost = contents.damage.iter().map(ExactSizeIterator::len).sum();
         let offset = contents.damage.first().map_or(0, |range| range.start);
-        Self {
-            path: path.to_owned(),
-            kept,
-            offset: number(offset),
-            bytes_lost: number(lost),
-        }
+        Self { path: path.to_owned(), kept, offset: number(offset), bytes_lost: number(lost) }
     }
 
     pub(super) fn whole(path: &Path, kept: PathBuf, length: usize) -> Self {
         let lost = length.saturating_sub(format::RECORDS_AT);
-        Self {
-            path: path.to_owned(),
-            kept,
-            offset: 0,
-            bytes_lost: number(lost),
-        }
+        Self { path: path.to_owned(), kept, offset: 0, bytes_lost: number(lost) }
     }
 }
 

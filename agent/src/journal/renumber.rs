@@ -42,11 +42,8 @@ impl Journal {
             let chunk = reader.read_after(after, BATCH_BYTES).inspect_err(|_| {
                 self.renumbering = Some(Renumbering { after, last });
             })?;
-            let old: Vec<UsageBatch> = chunk
-                .batches
-                .into_iter()
-                .filter(|batch| batch.sequence <= last.0)
-                .collect();
+            let old: Vec<UsageBatch> =
+                chunk.batches.into_iter().filter(|batch| batch.sequence <= last.0).collect();
             let Some(end) = old.last().map(|batch| Sequence(batch.sequence)) else {
                 break;
             };
@@ -66,12 +63,7 @@ impl Journal {
         records: Vec<v1::UsageRecord>,
     ) -> Result<(), JournalError> {
         let now = std::mem::replace(&mut self.boot, boot);
-        let active = self
-            .shared
-            .state()
-            .segments
-            .last()
-            .map(|last| last.header.boot.clone());
+        let active = self.shared.state().segments.last().map(|last| last.header.boot.clone());
         self.must_rotate |= active.as_ref() != Some(&self.boot);
         let appended = self.append_messages(records, None);
         self.must_rotate |= self.boot != now;

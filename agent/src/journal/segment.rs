@@ -62,9 +62,7 @@ impl Segment {
 
     /// Its batches after that one.
     pub(super) fn entries_after(&self, sequence: u64) -> &[Entry] {
-        &self.entries[self
-            .entries
-            .partition_point(|entry| entry.sequence <= sequence)..]
+        &self.entries[self.entries.partition_point(|entry| entry.sequence <= sequence)..]
     }
 }
 
@@ -76,9 +74,7 @@ pub(super) fn name(base: u64) -> String {
 /// The base in the name of a segment; `None`: not such a name.
 pub(super) fn base_of(path: &Path) -> Option<u64> {
     let base = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
-    base.parse()
-        .ok()
-        .filter(|number| base.len() == 20 && *number > 0)
+    base.parse().ok().filter(|number| base.len() == 20 && *number > 0)
 }
 
 /// What the writer and its readers share.
@@ -120,11 +116,7 @@ impl State {
 
 impl Shared {
     pub(super) fn new(id: Uuid, state: State, last: Sequence) -> Arc<Self> {
-        Arc::new(Self {
-            id,
-            state: Mutex::new(state),
-            appended: watch::Sender::new(last),
-        })
+        Arc::new(Self { id, state: Mutex::new(state), appended: watch::Sender::new(last) })
     }
 
     /// Held for moments, never across I/O. Each change under it is complete before anything

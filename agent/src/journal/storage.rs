@@ -67,13 +67,7 @@ impl<'a> Replacement<'a> {
             .truncate(true)
             .mode(0o600)
             .open(&unfinished)?;
-        Ok(Self {
-            storage,
-            path: path.to_owned(),
-            unfinished,
-            file: Some(file),
-            length: 0,
-        })
+        Ok(Self { storage, path: path.to_owned(), unfinished, file: Some(file), length: 0 })
     }
 
     /// Appends.

@@ -57,28 +57,14 @@ struct Writing {
 
 impl Writing {
     fn add(&mut self, kind: Kind, sequence: u64, payload: &[u8]) -> Result<(), JournalError> {
-        let what = if kind == Kind::Checkpoint {
-            "a checkpoint"
-        } else {
-            "a usage record"
-        };
-        Record {
-            kind,
-            sequence,
-            payload,
-        }
-        .encode(&mut self.bytes)
-        .ok_or(JournalError::TooLong {
-            what,
-            bytes: payload.len(),
-        })
+        let what = if kind == Kind::Checkpoint { "a checkpoint" } else { "a usage record" };
+        Record { kind, sequence, payload }
+            .encode(&mut self.bytes)
+            .ok_or(JournalError::TooLong { what, bytes: payload.len() })
     }
 
     fn add_batch(&mut self, batch: &UsageBatch) -> Result<(), JournalError> {
-        let too_long = || JournalError::TooLong {
-            what: "an append",
-            bytes: self.bytes.len(),
-        };
+        let too_long = || JournalError::TooLong { what: "an append", bytes: self.bytes.len() };
         let entry = Entry {
             sequence: batch.sequence,
             offset: u32::try_from(self.bytes.len()).map_err(|_| too_long())?,
@@ -129,10 +115,7 @@ impl Journal {
     /// written only with the next append.
     pub fn acknowledge(&mut self, sequence: Sequence) -> Result<(), JournalError> {
         if sequence > self.last() {
-            return Err(JournalError::NeverWritten {
-                sequence,
-                last: self.last(),
-            });
+            return Err(JournalError::NeverWritten { sequence, last: self.last() });
         }
         {
             let mut state = self.shared.state();
@@ -161,10 +144,7 @@ impl Journal {
         for (sequence, records) in (self.next..).zip(split(records)) {
             writing.add_batch(&UsageBatch { sequence, records })?;
         }
-        let last = writing
-            .entries
-            .last()
-            .map_or(self.next - 1, |entry| entry.sequence);
+        let last = writing.entries.last().map_or(self.next - 1, |entry| entry.sequence);
         if let Some(checkpoint) = checkpoint {
             writing.add(Kind::Checkpoint, last, checkpoint)?;
         }
@@ -209,9 +189,7 @@ impl Journal {
         let synced = written.and_then(|()| {
             // What the system still holds of a file whose sync failed is unknown, and a second
             // sync would succeed without writing it: this file is done.
-            self.storage
-                .sync(&file)
-                .inspect_err(|_| self.must_rotate = true)
+            self.storage.sync(&file).inspect_err(|_| self.must_rotate = true)
         });
         let Err(source) = synced else { return Ok(()) };
         if self.storage.truncate(&file, length).is_err() {
@@ -231,13 +209,9 @@ impl Journal {
             };
             let begin = u32::try_from(active.length).unwrap_or(u32::MAX);
             active.length += size(writing.bytes.len());
-            let moved = |entry: Entry| Entry {
-                offset: entry.offset.saturating_add(begin),
-                ..entry
-            };
-            active
-                .entries
-                .extend(writing.entries.into_iter().map(moved));
+            let moved =
+                |entry: Entry| Entry { offset: entry.offset.saturating_add(begin), ..entry };
+            active.entries.extend(writing.entries.into_iter().map(moved));
         }
         self.shared.appended.send_if_modified(|newest| {
             let grown = newest.0 < last;
@@ -260,10 +234,7 @@ impl Journal {
             boot: self.boot.clone(),
         };
         let path = self.directory.join(name(self.next));
-        let mut begin = Writing {
-            bytes: header.encode().to_vec(),
-            entries: Vec::new(),
-        };
+        let mut begin = Writing { bytes: header.encode().to_vec(), entries: Vec::new() };
         let acknowledged = self.shared.state().acknowledged;
         if acknowledged > 0 {
             begin.add(Kind::Acknowledged, acknowledged, &[])?;
@@ -274,18 +245,10 @@ impl Journal {
         let file = create(&*self.storage, &path, &begin.bytes)
             .map_err(|source| JournalError::system("begin segment", &path, source))?;
         let length = size(begin.bytes.len());
-        let segment = Segment {
-            header,
-            path,
-            file: Arc::new(file),
-            length,
-            entries: Vec::new(),
-        };
+        let segment = Segment { header, path, file: Arc::new(file), length, entries: Vec::new() };
         let mut state = self.shared.state();
         // One without batches has the same number, so its file has just been replaced.
-        state
-            .segments
-            .retain(|other| other.header.base != segment.header.base);
+        state.segments.retain(|other| other.header.base != segment.header.base);
         state.segments.push(segment);
         self.must_rotate = false;
         self.acknowledgement_unwritten = false;
@@ -297,10 +260,7 @@ impl Journal {
             let mut state = self.shared.state();
             let sealed = state.segments.len().saturating_sub(1);
             let waiting = |segment: &Segment| segment.has_after(acknowledged);
-            let done = state.segments[..sealed]
-                .iter()
-                .position(waiting)
-                .unwrap_or(sealed);
+            let done = state.segments[..sealed].iter().position(waiting).unwrap_or(sealed);
             state.segments.drain(..done).collect()
         };
         self.exhausted &= removed.is_empty();

@@ -115,16 +115,9 @@ impl Root {
         if let Some(directory) = asked {
             return Ok(Self::Directory(directory.to_owned()));
         }
-        let mount = &probe
-            .cgroup2
-            .as_ref()
-            .ok_or(DelegateError::NotMounted)?
-            .mount_point;
+        let mount = &probe.cgroup2.as_ref().ok_or(DelegateError::NotMounted)?.mount_point;
         Ok(if probe.systemd {
-            Self::DelegatedUnit {
-                unit: UNIT.to_owned(),
-                path: mount.join(UNIT),
-            }
+            Self::DelegatedUnit { unit: UNIT.to_owned(), path: mount.join(UNIT) }
         } else {
             Self::Directory(mount.join(DIRECTORY))
         })
@@ -149,10 +142,7 @@ impl Root {
                 if group.as_os_str().is_empty() || !path.ends_with(group) {
                     let (group, path) = (group.display(), path.display());
                     let problem = format!("its cgroup is \"/{group}\", not that of {path}");
-                    return Err(DelegateError::Unusable {
-                        unit: unit.clone(),
-                        problem,
-                    });
+                    return Err(DelegateError::Unusable { unit: unit.clone(), problem });
                 }
                 Ok(CgroupTree::open(path)?)
             }
@@ -163,10 +153,7 @@ impl Root {
     /// it, nothing is removed.
     pub fn unmake(&self) -> Result<bool, DelegateError> {
         let tree = match CgroupTree::open(self.path()) {
-            Err(CgroupError::System {
-                errno: nix::errno::Errno::ENOENT,
-                ..
-            }) => None,
+            Err(CgroupError::System { errno: nix::errno::Errno::ENOENT, .. }) => None,
             other => Some(other?),
         };
         match (self, tree) {
@@ -256,9 +243,8 @@ impl<'u> Systemd<'u> {
         if self.state()? == "inactive" {
             let no_others: Vec<(&str, Vec<(&str, Value<'_>)>)> = Vec::new();
             let arguments = (self.unit, "fail", properties(), no_others);
-            let started: zbus::Result<OwnedObjectPath> = self
-                .manager("start")?
-                .call("StartTransientUnit", &arguments);
+            let started: zbus::Result<OwnedObjectPath> =
+                self.manager("start")?.call("StartTransientUnit", &arguments);
             started.map_err(|error| bus_error("start", self.unit, error))?;
         }
         self.wait_until("active")?;
@@ -266,25 +252,19 @@ impl<'u> Systemd<'u> {
             return Ok(());
         }
         let problem = "it is not delegated (Delegate=no)".to_owned();
-        Err(DelegateError::Unusable {
-            unit: self.unit.to_owned(),
-            problem,
-        })
+        Err(DelegateError::Unusable { unit: self.unit.to_owned(), problem })
     }
 
     fn control_group(&self) -> Result<String, DelegateError> {
-        Ok(self
-            .property(SERVICE_INTERFACE, "ControlGroup")?
-            .unwrap_or_default())
+        Ok(self.property(SERVICE_INTERFACE, "ControlGroup")?.unwrap_or_default())
     }
 
     fn stop(&self) -> Result<bool, DelegateError> {
         if self.object()?.is_none() {
             return Ok(false);
         }
-        let stopped: zbus::Result<OwnedObjectPath> = self
-            .manager("stop")?
-            .call("StopUnit", &(self.unit, "replace"));
+        let stopped: zbus::Result<OwnedObjectPath> =
+            self.manager("stop")?.call("StopUnit", &(self.unit, "replace"));
         stopped.map_err(|error| bus_error("stop", self.unit, error))?;
         self.wait_until("inactive")?;
         Ok(true)
@@ -299,11 +279,7 @@ impl<'u> Systemd<'u> {
             }
             if state == "failed" || start.elapsed() > PATIENCE {
                 let seconds = start.elapsed().as_secs();
-                return Err(DelegateError::Timeout {
-                    unit: self.unit.to_owned(),
-                    state,
-                    seconds,
-                });
+                return Err(DelegateError::Timeout { unit: self.unit.to_owned(), state, seconds });
             }
             std::thread::sleep(POLL);
         }
@@ -311,30 +287,19 @@ impl<'u> Systemd<'u> {
 }
 
 fn bus_error(operation: &'static str, unit: &str, source: zbus::Error) -> DelegateError {
-    DelegateError::Bus {
-        operation,
-        unit: unit.to_owned(),
-        source: Box::new(source),
-    }
+    DelegateError::Bus { operation, unit: unit.to_owned(), source: Box::new(source) }
 }
 
 /// "257.13-1~deb13u1" is 257.
 fn major(version: &str) -> Option<u32> {
-    version
-        .split(|c: char| !c.is_ascii_digit())
-        .next()?
-        .parse()
-        .ok()
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// What the unit is.
 fn properties() -> Vec<(&'static str, Value<'static>)> {
     let sleep = ("/bin/sleep", vec!["/bin/sleep", "infinity"], false);
     vec![
-        (
-            "Description",
-            "Cgroups of virtual clusters (Bulkhead)".into(),
-        ),
+        ("Description", "Cgroups of virtual clusters (Bulkhead)".into()),
         ("Type", "exec".into()),
         ("ExecStart", Value::from(vec![sleep])),
         ("ExitType", "cgroup".into()),
@@ -362,10 +327,7 @@ mod tests {
     fn probe(systemd: bool, mount: Option<&str>) -> Probe {
         let mut probe = Probe::read(&Files::host()).unwrap();
         probe.systemd = systemd;
-        probe.cgroup2 = mount.map(|mount| Cgroup2Mount {
-            mount_point: mount.into(),
-            whole: true,
-        });
+        probe.cgroup2 = mount.map(|mount| Cgroup2Mount { mount_point: mount.into(), whole: true });
         probe
     }
 
@@ -373,19 +335,10 @@ mod tests {
     fn systemd_keeps_its_tree_and_elsewhere_a_directory_does() {
         let unit = Root::choose(&probe(true, Some("/sys/fs/cgroup")), None).unwrap();
         let path = "/sys/fs/cgroup/bulkhead-tenants.service".into();
-        assert_eq!(
-            unit,
-            Root::DelegatedUnit {
-                unit: UNIT.to_owned(),
-                path
-            }
-        );
+        assert_eq!(unit, Root::DelegatedUnit { unit: UNIT.to_owned(), path });
         let hybrid = probe(false, Some("/sys/fs/cgroup/unified"));
         let plain = Root::choose(&hybrid, None).unwrap();
-        assert_eq!(
-            plain,
-            Root::Directory("/sys/fs/cgroup/unified/bulkhead".into())
-        );
+        assert_eq!(plain, Root::Directory("/sys/fs/cgroup/unified/bulkhead".into()));
         let asked = Path::new("/sys/fs/cgroup/mine");
         let given = Root::choose(&probe(true, Some("/sys/fs/cgroup")), Some(asked)).unwrap();
         assert_eq!(given.path(), asked);
@@ -402,11 +355,7 @@ mod tests {
 
     #[test]
     fn the_command_has_the_type_that_systemd_takes() {
-        let command = properties()
-            .into_iter()
-            .find(|(name, _)| *name == "ExecStart")
-            .unwrap()
-            .1;
+        let command = properties().into_iter().find(|(name, _)| *name == "ExecStart").unwrap().1;
         assert_eq!(command.value_signature().to_string(), "a(sasb)");
     }
 }

@@ -47,23 +47,14 @@ impl Kernel for FakeKernel {
 
     fn apply(&mut self, step: &Step) -> Result<(), KernelError> {
         let line = step.to_string();
-        if self
-            .failing
-            .as_ref()
-            .is_some_and(|failing| line.contains(failing))
-        {
+        if self.failing.as_ref().is_some_and(|failing| line.contains(failing)) {
             let (subject, message) = (line, "it was told to fail".to_owned());
             return Err(KernelError { subject, message });
         }
         self.next_cgroup += 1;
         let offered = BTreeSet::from(Control::ALL);
-        model::apply(
-            &mut self.observed,
-            step,
-            CgroupId(self.next_cgroup),
-            &offered,
-        )
-        .map_err(|error| KernelError::new("model", &error))?;
+        model::apply(&mut self.observed, step, CgroupId(self.next_cgroup), &offered)
+            .map_err(|error| KernelError::new("model", &error))?;
         self.done.push(line);
         Ok(())
     }
@@ -72,11 +63,7 @@ impl Kernel for FakeKernel {
         let sample = |(name, cgroup): (&VirtualClusterName, &bulkhead_core::ObservedCgroup)| {
             let cgroup_counters = self.counted.get(name).copied().unwrap_or_default();
             let cgroup = cgroup.id;
-            let seen = VirtualClusterSample {
-                cgroup,
-                cgroup_counters,
-                network: None,
-            };
+            let seen = VirtualClusterSample { cgroup, cgroup_counters, network: None };
             (name.clone(), seen)
         };
         Ok(Sample {

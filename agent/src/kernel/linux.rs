@@ -48,20 +48,11 @@ impl LinuxKernel {
         for (controller, reason) in tree.enable(&BTreeSet::from(Controller::ALL)) {
             tracing::warn!(%controller, reason, "a controller is not to be had");
         }
-        Self {
-            tree,
-            sampler: Sampler::default(),
-            leaves: EmptyLeaves::default(),
-            bpf,
-            probe,
-        }
+        Self { tree, sampler: Sampler::default(), leaves: EmptyLeaves::default(), bpf, probe }
     }
 
     fn id(&self, name: &VirtualClusterName) -> Result<u64, KernelError> {
-        let id = self
-            .tree
-            .create_virtual_cluster(name)
-            .map_err(|error| cgroup(&error))?;
+        let id = self.tree.create_virtual_cluster(name).map_err(|error| cgroup(&error))?;
         Ok(id.0)
     }
 
@@ -72,19 +63,12 @@ impl LinuxKernel {
         let allowed = tables.allowed.read_all().map_err(table("ALLOWED"))?;
         let attached = self.bpf.attached().map_err(table("programs"))?;
         Ok(ObservedNetwork {
-            members: members
-                .into_iter()
-                .map(|(id, member)| (CgroupId(id), member))
-                .collect(),
+            members: members.into_iter().map(|(id, member)| (CgroupId(id), member)).collect(),
             addresses: collect(tables.addresses.read_all().map_err(table("ADDRESSES"))?),
             prefixes: collect(tables.prefixes.read_all().map_err(table("PREFIXES"))?),
             allowed: allowed.into_iter().map(|(pair, _)| pair).collect(),
             counters: counters.into_iter().map(|(id, _)| CgroupId(id)).collect(),
-            attached: attached
-                .into_iter()
-                .filter(|(_, is)| *is)
-                .map(|(name, _)| name)
-                .collect(),
+            attached: attached.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect(),
             configured: self.bpf.configured().map_err(table("CONFIG"))?,
         })
     }
@@ -114,11 +98,9 @@ impl LinuxKernel {
                 tables.members.put(&[entry]).map_err(table("MEMBERS"))
             }
             Step::DeleteMember(id) => tables.members.remove(&[id.0]).map_err(table("MEMBERS")),
-            Step::DeleteCounters(id) => tables
-                .counters
-                .remove(id.0)
-                .map(drop)
-                .map_err(table("COUNTERS")),
+            Step::DeleteCounters(id) => {
+                tables.counters.remove(id.0).map(drop).map_err(table("COUNTERS"))
+            }
             _ => self.bpf.attach_all().map(drop).map_err(table("programs")),
         }
     }
@@ -168,9 +150,7 @@ impl Kernel for LinuxKernel {
         let files = self.tree.control_files().map_err(|error| cgroup(&error))?;
         let controls = self.probe.controls(Some(&files));
         let addresses = host_addresses().map_err(|error| KernelError::new("addresses", &error))?;
-        Ok(self
-            .probe
-            .node_facts(&controls, addresses, devices, capacities))
+        Ok(self.probe.node_facts(&controls, addresses, devices, capacities))
     }
 
     fn observe(&mut self) -> Result<Observed, KernelError> {
@@ -190,10 +170,7 @@ impl Kernel for LinuxKernel {
         for leaf in swept.map_err(|error| cgroup(&error))? {
             tracing::debug!(leaf, "removed an empty leaf");
         }
-        Ok(Observed {
-            cgroups: seen.cgroups,
-            network: self.observe_network()?,
-        })
+        Ok(Observed { cgroups: seen.cgroups, network: self.observe_network()? })
     }
 
     fn apply(&mut self, step: &Step) -> Result<(), KernelError> {
@@ -201,9 +178,7 @@ impl Kernel for LinuxKernel {
             Step::CreateCgroup { name, controllers } => {
                 let wanted = controllers.iter().copied().collect();
                 let refused = self.tree.enable(&wanted);
-                self.tree
-                    .create_virtual_cluster(name)
-                    .map_err(|error| cgroup(&error))?;
+                self.tree.create_virtual_cluster(name).map_err(|error| cgroup(&error))?;
                 match refused.into_iter().next() {
                     Some((controller, message)) => {
                         let subject = controller.name().to_owned();
@@ -212,11 +187,7 @@ impl Kernel for LinuxKernel {
                     None => Ok(()),
                 }
             }
-            Step::SetControl {
-                name,
-                control,
-                value,
-            } => self
+            Step::SetControl { name, control, value } => self
                 .tree
                 .write(name, *control, value)
                 .map_err(|error| KernelError::new(control.file(), &error)),
@@ -230,16 +201,8 @@ impl Kernel for LinuxKernel {
     }
 
     fn sample(&mut self, now: Now) -> Result<Sample, KernelError> {
-        let pass = self
-            .sampler
-            .sample(&self.tree)
-            .map_err(|error| cgroup(&error))?;
-        let counters = self
-            .bpf
-            .tables()
-            .counters
-            .read_all()
-            .map_err(table("COUNTERS"))?;
+        let pass = self.sampler.sample(&self.tree).map_err(|error| cgroup(&error))?;
+        let counters = self.bpf.tables().counters.read_all().map_err(table("COUNTERS"))?;
         let mut counters: BTreeMap<_, _> = counters.into_iter().collect();
         for (name, error) in &pass.failed {
             tracing::error!(virtual_cluster = %name, %error, "not counted in this pass");

@@ -27,19 +27,13 @@ impl KernelError {
             message.push_str(&error.to_string());
             source = error.source();
         }
-        Self {
-            subject: subject.into(),
-            message,
-        }
+        Self { subject: subject.into(), message }
     }
 }
 
 impl From<KernelError> for Degradation {
     fn from(error: KernelError) -> Self {
-        Self {
-            subject: error.subject,
-            message: error.message,
-        }
+        Self { subject: error.subject, message: error.message }
     }
 }
 

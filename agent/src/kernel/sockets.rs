@@ -87,10 +87,7 @@ fn processes(cgroup: &Path, errors: &mut Vec<SocketError>) -> Vec<u32> {
                 pids.extend(here);
             }
             Err(source) if is_gone(&source) => {}
-            Err(source) => errors.push(SocketError::Cgroup {
-                cgroup: dir,
-                source,
-            }),
+            Err(source) => errors.push(SocketError::Cgroup { cgroup: dir, source }),
         }
     }
     pids
@@ -118,10 +115,7 @@ fn end_of_process(
     let process = open_process(pid)?;
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
-        let Some(fd) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<RawFd>().ok())
+        let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok())
         else {
             continue;
         };
@@ -136,9 +130,7 @@ fn end_of_process(
             Ok(Some(false)) => done.kept += 1,
             Ok(None) => {}
             Err(source) if is_gone(&source) => {}
-            Err(source) => done
-                .errors
-                .push(SocketError::Connection { pid, fd, source }),
+            Err(source) => done.errors.push(SocketError::Connection { pid, fd, source }),
         }
     }
     Ok(())
@@ -185,10 +177,7 @@ fn abort(stream: &TcpStream) -> io::Result<()> {
 
 fn disconnect(socket: BorrowedFd<'_>) -> io::Result<()> {
     let address = libc::sockaddr {
-        sa_family: libc::AF_UNSPEC
-            .cast_unsigned()
-            .try_into()
-            .unwrap_or_default(),
+        sa_family: libc::AF_UNSPEC.cast_unsigned().try_into().unwrap_or_default(),
         sa_data: [0; 14],
     };
     let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(io::Error::other)?;
@@ -234,8 +223,5 @@ fn option(socket: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> 
 
 /// Whether a process, its file descriptor or a cgroup has gone while we looked.
 fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ESRCH | libc::ENOENT | libc::ENODEV | libc::EBADF)
-    )
+    matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT | libc::ENODEV | libc::EBADF))
 }

@@ -104,10 +104,7 @@ impl Assembler {
     pub(super) fn push(&mut self, chunk: v1::SnapshotChunk) -> Result<Progress, Disorder> {
         let generation = chunk.generation;
         if generation == 0 || generation < self.newest {
-            return Err(Disorder::Backwards {
-                newest: self.newest,
-                found: generation,
-            });
+            return Err(Disorder::Backwards { newest: self.newest, found: generation });
         }
         if chunk.first {
             self.unfinished.clear();
@@ -117,10 +114,7 @@ impl Assembler {
                 None => return Err(Disorder::NotBegun { generation }),
                 Some(last) if last.generation != generation => {
                     let expected = last.generation;
-                    return Err(Disorder::Mixed {
-                        expected,
-                        found: generation,
-                    });
+                    return Err(Disorder::Mixed { expected, found: generation });
                 }
                 Some(_) => {}
             }
@@ -150,28 +144,15 @@ pub fn snapshot(chunks: &[v1::SnapshotChunk]) -> Result<Snapshot, Refusal> {
         snapshot.generation = chunk.generation;
         for message in &chunk.virtual_clusters {
             let cluster = VirtualCluster::try_from(message)?;
-            if snapshot
-                .virtual_clusters
-                .insert(cluster.name.clone(), cluster)
-                .is_some()
-            {
-                return Err(Refusal::Twice {
-                    name: message.name.clone(),
-                });
+            if snapshot.virtual_clusters.insert(cluster.name.clone(), cluster).is_some() {
+                return Err(Refusal::Twice { name: message.name.clone() });
             }
         }
         snapshot.shared.extend(parse("shared", &chunk.shared)?);
-        snapshot
-            .cluster_ranges
-            .extend(parse("cluster_ranges", &chunk.cluster_ranges)?);
+        snapshot.cluster_ranges.extend(parse("cluster_ranges", &chunk.cluster_ranges)?);
         for (index, text) in chunk.node_addresses.iter().enumerate() {
-            let wrong = || Refusal::NodeAddress {
-                index,
-                text: text.clone(),
-            };
-            snapshot
-                .node_addresses
-                .insert(text.parse().map_err(|_| wrong())?);
+            let wrong = || Refusal::NodeAddress { index, text: text.clone() };
+            snapshot.node_addresses.insert(text.parse().map_err(|_| wrong())?);
         }
     }
     // An index takes a snapshot or says what is wrong with the whole of it.
@@ -182,11 +163,7 @@ pub fn snapshot(chunks: &[v1::SnapshotChunk]) -> Result<Snapshot, Refusal> {
 
 fn parse(list: &'static str, texts: &[String]) -> Result<Vec<AddressBlock>, Refusal> {
     let wrong = |(index, text): (usize, &String)| {
-        text.parse().map_err(|source| Refusal::Address {
-            list,
-            index,
-            source,
-        })
+        text.parse().map_err(|source| Refusal::Address { list, index, source })
     };
     texts.iter().enumerate().map(wrong).collect()
 }
@@ -196,11 +173,7 @@ mod tests {
     use super::*;
 
     fn cluster(name: &str, number: u32) -> v1::AgentVirtualCluster {
-        v1::AgentVirtualCluster {
-            name: name.to_owned(),
-            number,
-            spec: None,
-        }
+        v1::AgentVirtualCluster { name: name.to_owned(), number, spec: None }
     }
 
     fn chunk(generation: u64, first: bool, last: bool, name: &str) -> v1::SnapshotChunk {
@@ -215,14 +188,8 @@ mod tests {
     }
 
     fn names(progress: Progress) -> Vec<String> {
-        let Progress::Complete(snapshot, _) = progress else {
-            panic!("{progress:?}")
-        };
-        snapshot
-            .virtual_clusters
-            .keys()
-            .map(ToString::to_string)
-            .collect()
+        let Progress::Complete(snapshot, _) = progress else { panic!("{progress:?}") };
+        snapshot.virtual_clusters.keys().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -247,10 +214,7 @@ mod tests {
         assert_eq!(snapshot.generation, 3);
         assert_eq!(snapshot.virtual_clusters.len(), 3);
         assert_eq!(snapshot.shared, ["10.0.0.53".parse().unwrap()].into());
-        assert_eq!(
-            snapshot.cluster_ranges,
-            ["10.1.0.0/16".parse().unwrap()].into()
-        );
+        assert_eq!(snapshot.cluster_ranges, ["10.1.0.0/16".parse().unwrap()].into());
         assert_eq!(snapshot.node_addresses, ["fd00::1".parse().unwrap()].into());
     }
 
@@ -258,15 +222,9 @@ mod tests {
     fn an_unfinished_one_is_forgotten() {
         let mut assembler = Assembler::default();
         assembler.push(chunk(1, true, false, "a")).unwrap();
-        assert_eq!(
-            names(assembler.push(chunk(2, true, true, "b")).unwrap()),
-            ["b"]
-        );
+        assert_eq!(names(assembler.push(chunk(2, true, true, "b")).unwrap()), ["b"]);
         // The same again is the same.
-        assert_eq!(
-            names(assembler.push(chunk(2, true, true, "b")).unwrap()),
-            ["b"]
-        );
+        assert_eq!(names(assembler.push(chunk(2, true, true, "b")).unwrap()), ["b"]);
     }
 
     #[test]
@@ -276,47 +234,20 @@ mod tests {
         assert_eq!(error, Disorder::NotBegun { generation: 1 });
         assembler.push(chunk(2, true, false, "a")).unwrap();
         let error = assembler.push(chunk(3, false, false, "b")).unwrap_err();
-        assert_eq!(
-            error,
-            Disorder::Mixed {
-                expected: 2,
-                found: 3
-            }
-        );
+        assert_eq!(error, Disorder::Mixed { expected: 2, found: 3 });
         assembler.push(chunk(5, true, true, "a")).unwrap();
         let error = assembler.push(chunk(4, true, true, "a")).unwrap_err();
-        assert_eq!(
-            error,
-            Disorder::Backwards {
-                newest: 5,
-                found: 4
-            }
-        );
-        let error = Assembler::default()
-            .push(chunk(0, true, true, "a"))
-            .unwrap_err();
-        assert_eq!(
-            error,
-            Disorder::Backwards {
-                newest: 0,
-                found: 0
-            }
-        );
+        assert_eq!(error, Disorder::Backwards { newest: 5, found: 4 });
+        let error = Assembler::default().push(chunk(0, true, true, "a")).unwrap_err();
+        assert_eq!(error, Disorder::Backwards { newest: 0, found: 0 });
     }
 
     #[test]
     fn one_that_never_ends_is_refused() {
         let mut assembler = Assembler::default();
-        let big = v1::SnapshotChunk {
-            shared: vec!["x".repeat(1 << 20)],
-            ..chunk(1, false, false, "a")
-        };
-        assembler
-            .push(v1::SnapshotChunk {
-                first: true,
-                ..big.clone()
-            })
-            .unwrap();
+        let big =
+            v1::SnapshotChunk { shared: vec!["x".repeat(1 << 20)], ..chunk(1, false, false, "a") };
+        assembler.push(v1::SnapshotChunk { first: true, ..big.clone() }).unwrap();
         let mut pushed = 1;
         let error = loop {
             match assembler.push(big.clone()) {
@@ -332,20 +263,8 @@ mod tests {
     fn a_wrong_one_is_refused_whole_with_what_is_wrong() {
         let good = || chunk(1, true, true, "a");
         let cases = [
-            (
-                v1::SnapshotChunk {
-                    virtual_clusters: vec![cluster("../a", 1)],
-                    ..good()
-                },
-                "../a",
-            ),
-            (
-                v1::SnapshotChunk {
-                    virtual_clusters: vec![cluster("a", 0)],
-                    ..good()
-                },
-                "number",
-            ),
+            (v1::SnapshotChunk { virtual_clusters: vec![cluster("../a", 1)], ..good() }, "../a"),
+            (v1::SnapshotChunk { virtual_clusters: vec![cluster("a", 0)], ..good() }, "number"),
             (
                 v1::SnapshotChunk {
                     virtual_clusters: vec![cluster("a", 1), cluster("a", 2)],
@@ -360,25 +279,13 @@ mod tests {
                 },
                 "both have number 1",
             ),
+            (v1::SnapshotChunk { shared: vec!["x".to_owned()], ..good() }, "shared[0]"),
             (
-                v1::SnapshotChunk {
-                    shared: vec!["x".to_owned()],
-                    ..good()
-                },
-                "shared[0]",
-            ),
-            (
-                v1::SnapshotChunk {
-                    cluster_ranges: vec!["10.0.0.0/40".to_owned()],
-                    ..good()
-                },
+                v1::SnapshotChunk { cluster_ranges: vec!["10.0.0.0/40".to_owned()], ..good() },
                 "cluster_ranges[0]",
             ),
             (
-                v1::SnapshotChunk {
-                    node_addresses: vec!["10.0.0.0/8".to_owned()],
-                    ..good()
-                },
+                v1::SnapshotChunk { node_addresses: vec!["10.0.0.0/8".to_owned()], ..good() },
                 "node_addresses[0]",
             ),
         ];

@@ -14,11 +14,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) const fn new(first: Duration, longest: Duration) -> Self {
-        Self {
-            first,
-            longest,
-            next: first,
-        }
+        Self { first, longest, next: first }
     }
 
     /// What was tried worked.
@@ -58,14 +54,8 @@ mod tests {
 
     #[test]
     fn waits_differ_but_by_a_half_at_most() {
-        let waits: Vec<Duration> = (0..50)
-            .map(|_| Backoff::new(LONGEST, LONGEST).wait())
-            .collect();
-        assert!(
-            waits
-                .iter()
-                .all(|wait| *wait >= LONGEST / 2 && *wait <= LONGEST)
-        );
+        let waits: Vec<Duration> = (0..50).map(|_| Backoff::new(LONGEST, LONGEST).wait()).collect();
+        assert!(waits.iter().all(|wait| *wait >= LONGEST / 2 && *wait <= LONGEST));
         assert!(waits.iter().any(|wait| *wait != waits[0]));
         assert_eq!(Backoff::new(FIRST, LONGEST).wait_with(100_000), FIRST / 2);
         assert_eq!(Backoff::new(Duration::ZERO, LONGEST).wait(), Duration::ZERO);

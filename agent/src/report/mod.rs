@@ -166,16 +166,11 @@ async fn report(options: &ReportOptions, events: &mpsc::Sender<ReportEvent>) {
             backoff.reset();
         }
         let reason = chain(&end);
-        let since = away
-            .as_ref()
-            .map_or_else(SystemTime::now, |(since, _)| *since);
+        let since = away.as_ref().map_or_else(SystemTime::now, |(since, _)| *since);
         let wait = backoff.wait();
         if away.as_ref().is_none_or(|(_, known)| *known != reason) {
             tracing::warn!(endpoint = %options.endpoint, ?wait, reason, "the controller is away");
-            let event = ReportEvent::Away {
-                since,
-                reason: reason.clone(),
-            };
+            let event = ReportEvent::Away { since, reason: reason.clone() };
             if events.send(event).await.is_err() {
                 return;
             }

@@ -94,9 +94,7 @@ impl<'a> Session<'a> {
         };
         let (outbound, requests) = mpsc::channel(OUTBOUND);
         // It is empty, so this does not wait.
-        let _ = outbound
-            .send(request(sync_request::Message::Hello(hello)))
-            .await;
+        let _ = outbound.send(request(sync_request::Message::Hello(hello))).await;
         let mut client = AgentsClient::new(channel);
         let stream = client.sync(ReceiverStream::new(requests));
         let inbound = patiently(options, "Hello", stream).await??.into_inner();
@@ -129,12 +127,8 @@ impl<'a> Session<'a> {
         let answer = async {
             loop {
                 // A message without content is of a kind that we do not know yet.
-                if let Some(message) = self
-                    .inbound
-                    .message()
-                    .await?
-                    .ok_or(SessionError::Ended)?
-                    .message
+                if let Some(message) =
+                    self.inbound.message().await?.ok_or(SessionError::Ended)?.message
                 {
                     return Ok::<_, SessionError>(message);
                 }
@@ -142,12 +136,12 @@ impl<'a> Session<'a> {
         };
         match patiently(self.options, "Hello", answer).await?? {
             sync_response::Message::Welcome(welcome) => Ok(welcome),
-            sync_response::Message::Snapshot(_) => Err(SessionError::NoWelcome {
-                found: "a snapshot",
-            }),
-            sync_response::Message::UsageAck(_) => Err(SessionError::NoWelcome {
-                found: "an acknowledgement",
-            }),
+            sync_response::Message::Snapshot(_) => {
+                Err(SessionError::NoWelcome { found: "a snapshot" })
+            }
+            sync_response::Message::UsageAck(_) => {
+                Err(SessionError::NoWelcome { found: "an acknowledgement" })
+            }
         }
     }
 
@@ -169,15 +163,10 @@ impl<'a> Session<'a> {
                  controller's"
             );
             tracing::error!(message);
-            self.standing.ahead = Some(v1::Reason {
-                subject: "journal".to_owned(),
-                message,
-            });
-            self.outbox
-                .push_back(ReportEvent::ControllerAhead { acknowledged, last });
+            self.standing.ahead = Some(v1::Reason { subject: "journal".to_owned(), message });
+            self.outbox.push_back(ReportEvent::ControllerAhead { acknowledged, last });
         } else if acknowledged > Sequence(0) {
-            self.outbox
-                .push_back(ReportEvent::Acknowledged(acknowledged));
+            self.outbox.push_back(ReportEvent::Acknowledged(acknowledged));
         }
     }
 
@@ -236,10 +225,7 @@ impl<'a> Session<'a> {
         if self.reading.is_some() || !self.queue.is_empty() || self.position >= last {
             return;
         }
-        if journal
-            .boot_after(self.position)
-            .is_none_or(|boot| boot == self.boot)
-        {
+        if journal.boot_after(self.position).is_none_or(|boot| boot == self.boot) {
             self.reading_to = last;
             let (journal, after) = (journal.clone(), self.position);
             let read = move || journal.read_after(after, CHUNK_BYTES);
@@ -274,8 +260,7 @@ impl<'a> Session<'a> {
             return Some(sync_request::Message::Status(self.status()));
         }
         let batch = self.queue.pop_front()?;
-        self.window
-            .sent(batch.sequence, batch.encoded_len(), Instant::now());
+        self.window.sent(batch.sequence, batch.encoded_len(), Instant::now());
         Some(sync_request::Message::Usage(batch))
     }
 
@@ -283,9 +268,7 @@ impl<'a> Session<'a> {
         let mut status = self.status.borrow_and_update().clone();
         status.journal_backlog_records = self.options.journal.backlog_records();
         let standing = [&self.standing.refused, &self.standing.ahead];
-        status
-            .reasons
-            .extend(standing.into_iter().flatten().cloned());
+        status.reasons.extend(standing.into_iter().flatten().cloned());
         status
     }
 
@@ -298,8 +281,7 @@ impl<'a> Session<'a> {
                     Progress::Incomplete => {}
                     Progress::Complete(snapshot, chunks) => {
                         self.status_due |= self.standing.refused.take().is_some();
-                        self.outbox
-                            .push_back(ReportEvent::Snapshot { snapshot, chunks });
+                        self.outbox.push_back(ReportEvent::Snapshot { snapshot, chunks });
                     }
                     Progress::Refused(generation, refusal) => self.refused(generation, &refusal),
                 }
@@ -311,10 +293,7 @@ impl<'a> Session<'a> {
     }
 
     fn acknowledged(&mut self, sequence: u64) -> Result<(), SessionError> {
-        let news = self
-            .window
-            .acknowledge(sequence)
-            .ok_or(SessionError::NeverSent { sequence })?;
+        let news = self.window.acknowledge(sequence).ok_or(SessionError::NeverSent { sequence })?;
         if news {
             let event = ReportEvent::Acknowledged(Sequence(sequence));
             match self.outbox.back_mut() {
@@ -330,20 +309,14 @@ impl<'a> Session<'a> {
         tracing::error!(generation, reason, "the controller's snapshot is refused");
         let message =
             format!("generation {generation} is refused, the one before it stays: {reason}");
-        self.standing.refused = Some(v1::Reason {
-            subject: "snapshot".to_owned(),
-            message,
-        });
+        self.standing.refused = Some(v1::Reason { subject: "snapshot".to_owned(), message });
         self.status_due = true;
-        self.outbox
-            .push_back(ReportEvent::SnapshotRefused { generation, reason });
+        self.outbox.push_back(ReportEvent::SnapshotRefused { generation, reason });
     }
 }
 
 const fn request(message: sync_request::Message) -> v1::SyncRequest {
-    v1::SyncRequest {
-        message: Some(message),
-    }
+    v1::SyncRequest { message: Some(message) }
 }
 
 async fn patiently<F: Future>(
@@ -352,10 +325,7 @@ async fn patiently<F: Future>(
     answer: F,
 ) -> Result<F::Output, SessionError> {
     let patience = options.pace.patience;
-    let silence = |_| SessionError::Silence {
-        to: to.to_owned(),
-        seconds: patience.as_secs(),
-    };
+    let silence = |_| SessionError::Silence { to: to.to_owned(), seconds: patience.as_secs() };
     timeout(patience, answer).await.map_err(silence)
 }
 

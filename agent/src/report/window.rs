@@ -29,14 +29,7 @@ impl Window {
     /// Where the controller has everything up to `acknowledged`.
     pub(super) const fn new(max_batches: usize, max_bytes: usize, acknowledged: u64) -> Self {
         let sent = VecDeque::new();
-        Self {
-            max_batches,
-            max_bytes,
-            sent,
-            bytes: 0,
-            newest: acknowledged,
-            acknowledged,
-        }
+        Self { max_batches, max_bytes, sent, bytes: 0, newest: acknowledged, acknowledged }
     }
 
     /// Whether so many bytes more may be sent; one batch always may.
@@ -51,11 +44,7 @@ impl Window {
     }
 
     pub(super) fn sent(&mut self, sequence: u64, bytes: usize, at: Instant) {
-        self.sent.push_back(Sent {
-            sequence,
-            bytes,
-            at,
-        });
+        self.sent.push_back(Sent { sequence, bytes, at });
         self.bytes += bytes;
         self.newest = self.newest.max(sequence);
     }

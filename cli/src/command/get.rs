@@ -26,9 +26,7 @@ pub(crate) async fn virtual_clusters(session: &Session, names: &[String]) -> Res
     let mut found = VirtualClusters::default();
     for name in names {
         let answer = session.client.virtual_cluster(name).await;
-        found
-            .items
-            .extend(missing.keep_found(answer)?.map(Into::into));
+        found.items.extend(missing.keep_found(answer)?.map(Into::into));
     }
     if !found.items.is_empty() {
         session.write(&found, true)?;
@@ -39,22 +37,14 @@ pub(crate) async fn virtual_clusters(session: &Session, names: &[String]) -> Res
 /// `get nodes`.
 pub(crate) async fn nodes(session: &Session, names: &[String]) -> Result<(), CliError> {
     if names.is_empty() {
-        let nodes = session
-            .client
-            .nodes()
-            .await?
-            .into_iter()
-            .map(Into::into)
-            .collect();
+        let nodes = session.client.nodes().await?.into_iter().map(Into::into).collect();
         return session.write(&Nodes { nodes }, false);
     }
     let mut missing = Missing::default();
     let mut found = Nodes::default();
     for name in names {
         let answer = session.client.node(name).await;
-        found
-            .nodes
-            .extend(missing.keep_found(answer)?.map(Into::into));
+        found.nodes.extend(missing.keep_found(answer)?.map(Into::into));
     }
     if !found.nodes.is_empty() {
         session.write(&found, true)?;

@@ -24,18 +24,11 @@ impl Session {
     /// Connects.
     pub(crate) async fn open(global: &Global) -> Result<Self, CliError> {
         let client = Client::connect(&global.server, global.timeout).await?;
-        Ok(Self {
-            client,
-            output: global.output,
-        })
+        Ok(Self { client, output: global.output })
     }
 
     fn look(&self, details: bool) -> Look {
-        Look {
-            now: Zoned::now(),
-            wide: self.output == Output::Wide,
-            details,
-        }
+        Look { now: Zoned::now(), wide: self.output == Output::Wide, details }
     }
 
     fn write(&self, view: &impl View, details: bool) -> Result<(), CliError> {

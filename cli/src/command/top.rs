@@ -58,14 +58,8 @@ async fn frame(session: &Session, args: &TopArgs) -> Result<Frame, CliError> {
     let now = u64::try_from(at.as_nanosecond()).unwrap_or(0);
     let end = now - now % window;
     let question = v1::QueryUsageRequest {
-        start: Some(time::timestamp(
-            end.saturating_sub(window.saturating_mul(WINDOWS)),
-        )),
-        end: Some(if end == 0 {
-            timestamp(at)
-        } else {
-            time::timestamp(end)
-        }),
+        start: Some(time::timestamp(end.saturating_sub(window.saturating_mul(WINDOWS)))),
+        end: Some(if end == 0 { timestamp(at) } else { time::timestamp(end) }),
         step: Some(time::duration(window)),
         group_by: vec![GroupBy::VirtualCluster.into(), GroupBy::Node.into()],
         virtual_clusters: args.names.clone(),
@@ -79,12 +73,8 @@ async fn frame(session: &Session, args: &TopArgs) -> Result<Frame, CliError> {
 }
 
 async fn must_exist(session: &Session, args: &TopArgs, frame: &Frame) -> Result<(), CliError> {
-    let silent = |name: &&String| {
-        frame
-            .virtual_clusters
-            .iter()
-            .all(|rates| rates.virtual_cluster != **name)
-    };
+    let silent =
+        |name: &&String| frame.virtual_clusters.iter().all(|rates| rates.virtual_cluster != **name);
     session.must_exist(args.names.iter().filter(silent)).await
 }
 
@@ -101,15 +91,8 @@ struct Shown {
 impl Shown {
     fn begin(session: &Session) -> Result<Self, CliError> {
         let table = matches!(session.output, Output::Table | Output::Wide);
-        let screen = (table && io::stdout().is_terminal())
-            .then(Screen::enter)
-            .transpose()?;
-        Ok(Self {
-            screen,
-            frames: 0,
-            newest: String::new(),
-            away: false,
-        })
+        let screen = (table && io::stdout().is_terminal()).then(Screen::enter).transpose()?;
+        Ok(Self { screen, frames: 0, newest: String::new(), away: false })
     }
 
     fn frame(&mut self, session: &Session, frame: &Frame) -> Result<(), CliError> {

@@ -14,11 +14,7 @@ use crate::when::{self, Range};
 
 /// Asks and writes.
 pub(crate) async fn run(session: &Session, args: &UsageArgs) -> Result<(), CliError> {
-    let (since, start, end) = (
-        args.since.as_deref(),
-        args.start.as_deref(),
-        args.end.as_deref(),
-    );
+    let (since, start, end) = (args.since.as_deref(), args.start.as_deref(), args.end.as_deref());
     let range = when::range(since, start, end, &Zoned::now())
         .map_err(|error| CliError::new(Kind::Usage, "usage", error))?;
     let rows = session.client.usage(&question(args, range)).await?;
@@ -32,10 +28,7 @@ pub(crate) async fn run(session: &Session, args: &UsageArgs) -> Result<(), CliEr
     let by_name = args.by.contains(&GroupBy::VirtualCluster);
     let silent = |name: &&String| {
         if by_name {
-            usage
-                .rows
-                .iter()
-                .all(|row| row.virtual_cluster.as_ref() != Some(*name))
+            usage.rows.iter().all(|row| row.virtual_cluster.as_ref() != Some(*name))
         } else {
             usage.rows.is_empty()
         }

@@ -34,10 +34,8 @@ async fn follow(
         let message = stream.message().await;
         let message = message.map_err(|status| CliError::from_status(OPERATION, &status))?;
         let Some(message) = message else {
-            return Err(
-                CliError::new(Kind::Away, OPERATION, "the controller ended the watch")
-                    .mended_by("run the same command again"),
-            );
+            return Err(CliError::new(Kind::Away, OPERATION, "the controller ended the watch")
+                .mended_by("run the same command again"));
         };
         let change = Change::from_wire(message.change);
         let Some(virtual_cluster) = message.virtual_cluster else {
@@ -47,10 +45,7 @@ async fn follow(
             continue;
         };
         if names.is_empty() || names.contains(&virtual_cluster.name) {
-            let event = Event {
-                change,
-                virtual_cluster: virtual_cluster.into(),
-            };
+            let event = Event { change, virtual_cluster: virtual_cluster.into() };
             written.event(session, event)?;
         }
     }

@@ -29,13 +29,9 @@ impl Sheet {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let header = with_header.then_some(&self.header);
         for record in header.into_iter().chain(&self.records) {
-            writer
-                .write_record(record)
-                .map_err(|error| failed(error.to_string()))?;
+            writer.write_record(record).map_err(|error| failed(error.to_string()))?;
         }
-        let bytes = writer
-            .into_inner()
-            .map_err(|error| failed(error.to_string()))?;
+        let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
         String::from_utf8(bytes).map_err(|error| failed(error.to_string()))
     }
 }
@@ -52,10 +48,7 @@ impl Fields {
 
     /// One field, empty where there is nothing.
     pub(crate) fn maybe(&mut self, name: impl Into<String>, value: Option<impl Display>) {
-        self.0.push((
-            name.into(),
-            value.map(|value| value.to_string()).unwrap_or_default(),
-        ));
+        self.0.push((name.into(), value.map(|value| value.to_string()).unwrap_or_default()));
     }
 
     /// The fields of another record, after these.
@@ -108,9 +101,6 @@ mod tests {
 
     #[test]
     fn commas_and_quotes_are_quoted() {
-        assert_eq!(
-            sheet(&["a,\"b\""]).text(false).expect("text"),
-            "\"a,\"\"b\"\"\",\n"
-        );
+        assert_eq!(sheet(&["a,\"b\""]).text(false).expect("text"), "\"a,\"\"b\"\"\",\n");
     }
 }

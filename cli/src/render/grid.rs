@@ -80,10 +80,7 @@ impl Grid {
     }
 
     fn titles(&self) -> Vec<Cell> {
-        self.columns
-            .iter()
-            .map(|column| Cell::new(column.title()))
-            .collect()
+        self.columns.iter().map(|column| Cell::new(column.title())).collect()
     }
 
     /// Columns of the table come with its first row or its header.
@@ -116,20 +113,14 @@ mod tests {
     use super::*;
 
     fn grid(rows: &[[&str; 2]]) -> Grid {
-        let rows = rows
-            .iter()
-            .map(|row| row.map(ToOwned::to_owned).to_vec())
-            .collect();
+        let rows = rows.iter().map(|row| row.map(ToOwned::to_owned).to_vec()).collect();
         Grid::new(vec![Column::Text("NAME"), Column::Number("CORES")], rows)
     }
 
     #[test]
     fn numbers_stand_on_the_right_and_lines_end_clean() {
         let text = grid(&[["a", "1.000"], ["long-name", "12.500"]]).text();
-        assert_eq!(
-            text,
-            "NAME        CORES\na           1.000\nlong-name  12.500\n"
-        );
+        assert_eq!(text, "NAME        CORES\na           1.000\nlong-name  12.500\n");
     }
 
     #[test]
@@ -140,9 +131,6 @@ mod tests {
     #[test]
     fn later_rows_stand_below_the_first() {
         let first = grid(&[["long-name", "12.500"]]);
-        assert_eq!(
-            grid(&[["b", "1.000"]]).more(&first.widths()),
-            "b           1.000\n"
-        );
+        assert_eq!(grid(&[["b", "1.000"]]).more(&first.widths()), "b           1.000\n");
     }
 }

@@ -53,8 +53,7 @@ impl Look {
     /// Name of the local zone.
     fn zone(&self) -> String {
         let zone = self.now.time_zone();
-        zone.iana_name()
-            .map_or_else(|| self.now.offset().to_string(), ToOwned::to_owned)
+        zone.iana_name().map_or_else(|| self.now.offset().to_string(), ToOwned::to_owned)
     }
 }
 

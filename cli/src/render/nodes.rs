@@ -67,11 +67,8 @@ fn row(node: &Node, look: &Look) -> Vec<String> {
         fact(facts.map(|facts| units::bytes(facts.capacity_memory_bytes))),
     ];
     if look.wide {
-        let missing: Vec<&str> = node
-            .missing_controls()
-            .iter()
-            .map(|control| control.name.as_str())
-            .collect();
+        let missing: Vec<&str> =
+            node.missing_controls().iter().map(|control| control.name.as_str()).collect();
         cells.extend([
             fact(facts.map(|facts| facts.capacity_pids.to_string())),
             node.journal_backlog_records.to_string(),
@@ -95,19 +92,10 @@ fn details(node: &Node, look: &Look) -> String {
     if let Some(facts) = &node.facts {
         line("boot:", &facts.boot_id);
         line("kernel:", &facts.kernel_release);
-        line(
-            "agent:",
-            &format!("{}, ABI {}", facts.agent_version, facts.abi_version),
-        );
+        line("agent:", &format!("{}, ABI {}", facts.agent_version, facts.abi_version));
         line("addresses:", &facts.addresses.join(", "));
     }
-    line(
-        "journal:",
-        &format!(
-            "{} records not yet acknowledged",
-            node.journal_backlog_records
-        ),
-    );
+    line("journal:", &format!("{} records not yet acknowledged", node.journal_backlog_records));
     for reason in &node.reasons {
         line("reason:", &reason.to_string());
     }
@@ -118,11 +106,7 @@ fn details(node: &Node, look: &Look) -> String {
     for status in &node.virtual_clusters {
         let name = units::plain(&status.virtual_cluster);
         let age = look.age(status.observed_at);
-        let _ = writeln!(
-            text,
-            "  virtual cluster {name}: {}, seen {age} ago",
-            status.state
-        );
+        let _ = writeln!(text, "  virtual cluster {name}: {}, seen {age} ago", status.state);
         for reason in &status.reasons {
             let _ = writeln!(text, "    {}", units::plain(&reason.to_string()));
         }
@@ -135,9 +119,7 @@ fn fields(node: &Node) -> Fields {
     let facts = node.facts.as_ref();
     let missing = node.missing_controls().into_iter().map(|control| {
         let Control { name, reason, .. } = control;
-        reason
-            .as_ref()
-            .map_or_else(|| name.clone(), |reason| format!("{name}: {reason}"))
+        reason.as_ref().map_or_else(|| name.clone(), |reason| format!("{name}: {reason}"))
     });
     let mut fields = Fields::default();
     fields.put("name", &node.name);
@@ -152,20 +134,11 @@ fn fields(node: &Node) -> Fields {
     fields.maybe("kernel_release", facts.map(|facts| &facts.kernel_release));
     fields.maybe("agent_version", facts.map(|facts| &facts.agent_version));
     fields.maybe("abi_version", facts.map(|facts| facts.abi_version));
-    fields.maybe(
-        "capacity_nanocores",
-        facts.map(|facts| facts.capacity_nanocores),
-    );
-    fields.maybe(
-        "capacity_memory_bytes",
-        facts.map(|facts| facts.capacity_memory_bytes),
-    );
+    fields.maybe("capacity_nanocores", facts.map(|facts| facts.capacity_nanocores));
+    fields.maybe("capacity_memory_bytes", facts.map(|facts| facts.capacity_memory_bytes));
     fields.maybe("capacity_pids", facts.map(|facts| facts.capacity_pids));
     fields.maybe("addresses", facts.map(|facts| facts.addresses.join(" ")));
-    fields.put(
-        "unsupported_controls",
-        missing.collect::<Vec<_>>().join("; "),
-    );
+    fields.put("unsupported_controls", missing.collect::<Vec<_>>().join("; "));
     fields.put("reasons", node.all_reasons().join("; "));
     fields
 }

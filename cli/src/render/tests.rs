@@ -26,10 +26,7 @@ fn look(wide: bool, details: bool) -> Look {
 }
 
 fn virtual_clusters() -> VirtualClusters {
-    let items = fixture::virtual_clusters()
-        .into_iter()
-        .map(Into::into)
-        .collect();
+    let items = fixture::virtual_clusters().into_iter().map(Into::into).collect();
     VirtualClusters {
         items,
         problems: Some(fixture::problems()),
@@ -38,9 +35,7 @@ fn virtual_clusters() -> VirtualClusters {
 }
 
 fn nodes() -> Nodes {
-    Nodes {
-        nodes: fixture::nodes().into_iter().map(Into::into).collect(),
-    }
+    Nodes { nodes: fixture::nodes().into_iter().map(Into::into).collect() }
 }
 
 fn rows(step: u64) -> Vec<Row> {
@@ -62,11 +57,7 @@ fn usage() -> Usage {
 }
 
 fn frame() -> Frame {
-    rates::frame(
-        moment(OBSERVED + 150 * SECOND),
-        60 * SECOND,
-        &rows(60 * SECOND),
-    )
+    rates::frame(moment(OBSERVED + 150 * SECOND), 60 * SECOND, &rows(60 * SECOND))
 }
 
 /// One snapshot for each format.
@@ -115,11 +106,7 @@ fn named_objects_come_with_everything_about_them() {
 
 #[test]
 fn no_usage_says_so() {
-    let nothing = Usage {
-        start: None,
-        rows: Vec::new(),
-        ..usage()
-    };
+    let nothing = Usage { start: None, rows: Vec::new(), ..usage() };
     insta::assert_snapshot!("usage-nothing", nothing.table(&look(false, false)));
 }
 
@@ -130,24 +117,15 @@ fn grouped_by_node_has_no_column_of_names() {
         row.virtual_cluster = None;
     }
     let table = by_node.table(&look(false, false));
-    assert!(
-        table.starts_with("START                NODE      CORES"),
-        "{table}"
-    );
+    assert!(table.starts_with("START                NODE      CORES"), "{table}");
 }
 
 #[test]
 fn a_watch_goes_on_in_the_same_columns() {
     let clusters = virtual_clusters().items;
-    let event = |change, index: usize| Event {
-        change,
-        virtual_cluster: clusters[index].clone(),
-    };
+    let event = |change, index: usize| Event { change, virtual_cluster: clusters[index].clone() };
     let mut table = WatchTable::default();
-    let mut text = table.initial(
-        &[event(Change::Initial, 0), event(Change::Initial, 1)],
-        false,
-    );
+    let mut text = table.initial(&[event(Change::Initial, 0), event(Change::Initial, 1)], false);
     text.push_str(&table.change(&event(Change::Deleted, 1), false));
     text.push_str(&table.change(&event(Change::Upserted, 2), false));
     insta::assert_snapshot!("watch-table", text);
@@ -159,10 +137,7 @@ fn pieces_can_be_taken_apart_again() {
     assert_eq!(text(Output::Json, true).lines().count(), 1);
     assert!(text(Output::Yaml, false).starts_with("---\nat: "));
     let (first, second) = (text(Output::Csv, true), text(Output::Csv, false));
-    assert!(
-        first.starts_with("at,window_nanoseconds,virtual_cluster,"),
-        "{first}"
-    );
+    assert!(first.starts_with("at,window_nanoseconds,virtual_cluster,"), "{first}");
     assert_eq!(first.lines().count(), second.lines().count() + 1);
 }
 

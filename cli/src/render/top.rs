@@ -15,20 +15,12 @@ const NARROW: [Class; 3] = [Class::Own, Class::Other, Class::Outside];
 
 impl View for Frame {
     fn table(&self, look: &Look) -> String {
-        let rows = self
-            .virtual_clusters
-            .iter()
-            .map(|rates| row(rates, look))
-            .collect();
+        let rows = self.virtual_clusters.iter().map(|rates| row(rates, look)).collect();
         let window = Duration::from_nanos(self.window_nanoseconds);
         let at = look.local(self.at);
         let mut text = format!("{at}  means over the newest windows of {window:?}\n\n");
         text.push_str(&Grid::new(columns(look.wide), rows).text());
-        if !self
-            .virtual_clusters
-            .iter()
-            .all(|rates| rates.coverage.is_complete())
-        {
+        if !self.virtual_clusters.iter().all(|rates| rates.coverage.is_complete()) {
             text.push_str("\n* Less than the whole window was seen; - was not seen at all.\n");
         }
         text
@@ -67,17 +59,9 @@ fn columns(wide: bool) -> Vec<Column> {
     if wide {
         columns.extend([Number("IN-NODE"), Number("IN-SHARED"), Number("IN-CLUSTER")]);
     }
-    columns.extend([
-        Number("OUT-OWN"),
-        Number("OUT-OTHER"),
-        Number("OUT-OUTSIDE"),
-    ]);
+    columns.extend([Number("OUT-OWN"), Number("OUT-OTHER"), Number("OUT-OUTSIDE")]);
     if wide {
-        columns.extend([
-            Number("OUT-NODE"),
-            Number("OUT-SHARED"),
-            Number("OUT-CLUSTER"),
-        ]);
+        columns.extend([Number("OUT-NODE"), Number("OUT-SHARED"), Number("OUT-CLUSTER")]);
     }
     columns.extend([Number("DENIED"), Number("REFUSED")]);
     if wide {
@@ -103,24 +87,13 @@ fn row(rates: &Rates, look: &Look) -> Vec<String> {
         count(rates.io_write_operations_per_second),
     ];
     if look.wide {
-        cells.push(shown(
-            rates.io_read_bytes_per_second,
-            units::bytes_per_second,
-        ));
-        cells.push(shown(
-            rates.io_write_bytes_per_second,
-            units::bytes_per_second,
-        ));
+        cells.push(shown(rates.io_read_bytes_per_second, units::bytes_per_second));
+        cells.push(shown(rates.io_write_bytes_per_second, units::bytes_per_second));
     }
     for direction in DIRECTIONS {
-        let rest = CLASSES
-            .into_iter()
-            .filter(|class| look.wide && !NARROW.contains(class));
+        let rest = CLASSES.into_iter().filter(|class| look.wide && !NARROW.contains(class));
         for class in NARROW.into_iter().chain(rest) {
-            cells.push(shown(
-                rates.bytes_per_second(direction, class),
-                units::bytes_per_second,
-            ));
+            cells.push(shown(rates.bytes_per_second(direction, class), units::bytes_per_second));
         }
     }
     cells.push(count(rates.denied_packets));
@@ -133,10 +106,7 @@ fn row(rates: &Rates, look: &Look) -> Vec<String> {
 
 /// Of the time in which its tasks wanted a processor: how much of it cpu.max held them back.
 fn throttled(rates: &Rates) -> String {
-    match (
-        rates.cpu_throttled_nanoseconds_per_second,
-        rates.cpu_nanocores,
-    ) {
+    match (rates.cpu_throttled_nanoseconds_per_second, rates.cpu_nanocores) {
         (Some(0), _) => units::percent(0, 1),
         (Some(throttled), Some(used)) => units::percent(throttled, throttled.saturating_add(used)),
         _ => UNKNOWN.to_owned(),
@@ -155,14 +125,8 @@ fn rate_fields(rates: &Rates) -> Fields {
     fields.maybe("pids", rates.pids);
     fields.maybe("io_read_bytes_per_second", rates.io_read_bytes_per_second);
     fields.maybe("io_write_bytes_per_second", rates.io_write_bytes_per_second);
-    fields.maybe(
-        "io_read_operations_per_second",
-        rates.io_read_operations_per_second,
-    );
-    fields.maybe(
-        "io_write_operations_per_second",
-        rates.io_write_operations_per_second,
-    );
+    fields.maybe("io_read_operations_per_second", rates.io_read_operations_per_second);
+    fields.maybe("io_write_operations_per_second", rates.io_write_operations_per_second);
     for direction in DIRECTIONS {
         for class in CLASSES {
             let place = format!("{direction}_{class}").to_lowercase();

@@ -28,13 +28,8 @@ impl View for Usage {
 impl Usage {
     fn notes(&self, incomplete: bool, look: &Look) -> String {
         let end = look.local(self.end);
-        let start = self
-            .start
-            .map_or_else(|| "the oldest record".to_owned(), |at| look.local(at));
-        let mut notes = format!(
-            "\nFrom {start} up to, not including, {end} ({}).\n",
-            look.zone()
-        );
+        let start = self.start.map_or_else(|| "the oldest record".to_owned(), |at| look.local(at));
+        let mut notes = format!("\nFrom {start} up to, not including, {end} ({}).\n", look.zone());
         if self.rows.is_empty() {
             notes.push_str("Nothing was recorded in this range.\n");
         }
@@ -67,10 +62,8 @@ enum By {
 impl Shape {
     fn of(usage: &Usage, wide: bool) -> Self {
         let named = |name: fn(&Row) -> bool| usage.rows.iter().any(name);
-        let by = match (
-            named(|row| row.virtual_cluster.is_some()),
-            named(|row| row.node.is_some()),
-        ) {
+        let by = match (named(|row| row.virtual_cluster.is_some()), named(|row| row.node.is_some()))
+        {
             (_, false) => By::VirtualCluster,
             (false, true) => By::Node,
             (true, true) => By::Both,
@@ -93,40 +86,16 @@ impl Shape {
         some(self.by != By::VirtualCluster, &[Text("NODE")]);
         some(true, &[Number("CORES"), Number("CPU-SECONDS")]);
         some(self.wide, &[Number("USER"), Number("SYSTEM")]);
-        some(
-            true,
-            &[
-                Number("THROTTLED"),
-                Number("MEMORY-MEAN"),
-                Number("MEMORY-PEAK"),
-            ],
-        );
+        some(true, &[Number("THROTTLED"), Number("MEMORY-MEAN"), Number("MEMORY-PEAK")]);
         some(self.wide, &[Number("OOM-KILLS")]);
         some(true, &[Number("READ"), Number("WRITTEN")]);
         some(self.wide, &[Number("READS"), Number("WRITES")]);
         some(true, &[Number("PIDS-PEAK")]);
-        some(
-            self.wide,
-            &[
-                Number("FORKS-REFUSED"),
-                Number("CPU-WAIT"),
-                Number("MEMORY-WAIT"),
-            ],
-        );
+        some(self.wide, &[Number("FORKS-REFUSED"), Number("CPU-WAIT"), Number("MEMORY-WAIT")]);
         some(self.wide, &[Number("IO-WAIT")]);
         some(true, &[Number("NET-IN"), Number("NET-OUT")]);
-        some(
-            self.wide,
-            &[Number("IN-OWN"), Number("IN-OTHER"), Number("IN-OUTSIDE")],
-        );
-        some(
-            self.wide,
-            &[
-                Number("OUT-OWN"),
-                Number("OUT-OTHER"),
-                Number("OUT-OUTSIDE"),
-            ],
-        );
+        some(self.wide, &[Number("IN-OWN"), Number("IN-OTHER"), Number("IN-OUTSIDE")]);
+        some(self.wide, &[Number("OUT-OWN"), Number("OUT-OTHER"), Number("OUT-OUTSIDE")]);
         some(true, &[Number("DENIED"), Number("REFUSED")]);
         some(self.wide, &[Number("WOULD-DENY")]);
         some(true, &[Number("COVERAGE")]);
@@ -162,10 +131,7 @@ impl Shape {
         let seconds = |field: fn(Cpu) -> u64| shown(cpu, |cpu| units::seconds(field(cpu)));
         let length = row.length_nanoseconds().unwrap_or(0);
         let mean = cpu.and_then(|cpu| units::per_second(cpu.usage_nanoseconds, length));
-        let mut cells = vec![
-            shown(mean, units::cores),
-            seconds(|cpu| cpu.usage_nanoseconds),
-        ];
+        let mut cells = vec![shown(mean, units::cores), seconds(|cpu| cpu.usage_nanoseconds)];
         if self.wide {
             cells.push(seconds(|cpu| cpu.user_nanoseconds));
             cells.push(seconds(|cpu| cpu.system_nanoseconds));
@@ -212,10 +178,7 @@ impl Shape {
     }
 
     fn network(self, row: &Row) -> Vec<String> {
-        let network = row
-            .network
-            .as_ref()
-            .filter(|meter| meter.coverage.is_known());
+        let network = row.network.as_ref().filter(|meter| meter.coverage.is_known());
         let carried = |of: &dyn Fn(&Network) -> Counters| {
             shown(network, |network| units::bytes(of(network).carried_bytes()))
         };
@@ -260,11 +223,7 @@ fn unknown() -> String {
 /// Percent of the time asked for; with a star where anything is missing.
 pub(super) fn coverage_cell(least: Coverage, complete: bool) -> String {
     let percent = units::percent(least.covered_nanoseconds, least.wanted_nanoseconds);
-    if complete {
-        percent
-    } else {
-        format!("{percent}*")
-    }
+    if complete { percent } else { format!("{percent}*") }
 }
 
 fn fields(row: &Row) -> Fields {
@@ -276,23 +235,13 @@ fn fields(row: &Row) -> Fields {
     let cpu = row.cpu.unwrap_or_default();
     fields.meter("cpu", row.cpu.is_some(), &cpu.fields(), cpu.coverage);
     let memory = row.memory.unwrap_or_default();
-    fields.meter(
-        "memory",
-        row.memory.is_some(),
-        &memory.fields(),
-        memory.coverage,
-    );
+    fields.meter("memory", row.memory.is_some(), &memory.fields(), memory.coverage);
     let io = row.io.unwrap_or_default();
     fields.meter("io", row.io.is_some(), &io.fields(), io.coverage);
     let pids = row.pids.unwrap_or_default();
     fields.meter("pids", row.pids.is_some(), &pids.fields(), pids.coverage);
     let pressure = row.pressure.unwrap_or_default();
-    fields.meter(
-        "pressure",
-        row.pressure.is_some(),
-        &pressure.fields(),
-        pressure.coverage,
-    );
+    fields.meter("pressure", row.pressure.is_some(), &pressure.fields(), pressure.coverage);
     network_fields(&mut fields, row.network.as_ref());
     fields
 }

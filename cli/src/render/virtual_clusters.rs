@@ -14,11 +14,7 @@ const REASON: usize = 60;
 
 impl View for VirtualClusters {
     fn table(&self, look: &Look) -> String {
-        let rows = self
-            .items
-            .iter()
-            .map(|cluster| row(cluster, look.wide))
-            .collect();
+        let rows = self.items.iter().map(|cluster| row(cluster, look.wide)).collect();
         let mut text = Grid::new(columns(look.wide), rows).text();
         if look.details {
             for cluster in &self.items {
@@ -125,13 +121,7 @@ fn columns(wide: bool) -> Vec<Column> {
 }
 
 fn row(cluster: &VirtualCluster, wide: bool) -> Vec<String> {
-    let Spec {
-        addresses,
-        guarantee,
-        limit,
-        network,
-        class,
-    } = &cluster.spec;
+    let Spec { addresses, guarantee, limit, network, class } = &cluster.spec;
     let (applied, nodes) = cluster.applied_nodes();
     let mut cells = vec![
         cluster.name.clone(),
@@ -172,13 +162,7 @@ pub(super) fn reasons(reasons: &[String], wide: bool) -> String {
 
 /// Everything about one virtual cluster, in lines.
 fn details(cluster: &VirtualCluster, look: &Look) -> String {
-    let Spec {
-        addresses,
-        guarantee,
-        limit,
-        network,
-        class,
-    } = &cluster.spec;
+    let Spec { addresses, guarantee, limit, network, class } = &cluster.spec;
     let mut text = format!("{}\n", units::plain(&cluster.name));
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<11}{}", units::plain(&value));
@@ -202,11 +186,7 @@ fn details(cluster: &VirtualCluster, look: &Look) -> String {
 fn node_lines(status: &NodeStatus, look: &Look) -> String {
     let age = look.age(status.observed_at);
     let mut text = format!("  node {}: {}", units::plain(&status.node), status.state);
-    let _ = writeln!(
-        text,
-        ", seen {age} ago, {} changes of others mended",
-        status.mended
-    );
+    let _ = writeln!(text, ", seen {age} ago, {} changes of others mended", status.mended);
     for reason in &status.reasons {
         let _ = writeln!(text, "    {}", units::plain(&reason.to_string()));
     }
@@ -223,12 +203,8 @@ fn network_text(network: &Network) -> String {
 fn guarantee_text(guarantee: Guarantee) -> String {
     let parts = [
         guarantee.cpu.map(|amount| format!("cpu {}", cpu(amount))),
-        guarantee
-            .memory
-            .map(|amount| format!("memory {}", memory(amount))),
-        guarantee
-            .io_weight
-            .map(|weight| format!("io.weight {weight}")),
+        guarantee.memory.map(|amount| format!("memory {}", memory(amount))),
+        guarantee.io_weight.map(|weight| format!("io.weight {weight}")),
     ];
     list(&parts.into_iter().flatten().collect::<Vec<_>>(), ", ")
 }
@@ -236,16 +212,11 @@ fn guarantee_text(guarantee: Guarantee) -> String {
 fn limit_text(limit: &Limit) -> String {
     let amounts = [
         limit.cpu.map(|amount| format!("cpu {}", cpu(amount))),
-        limit
-            .memory
-            .map(|amount| format!("memory {}", memory(amount))),
+        limit.memory.map(|amount| format!("memory {}", memory(amount))),
         limit.pids.map(|amount| format!("pids {}", pids(amount))),
     ];
-    let parts: Vec<String> = amounts
-        .into_iter()
-        .flatten()
-        .chain(limit.io.iter().map(io_text))
-        .collect();
+    let parts: Vec<String> =
+        amounts.into_iter().flatten().chain(limit.io.iter().map(io_text)).collect();
     list(&parts, ", ")
 }
 
@@ -256,11 +227,7 @@ fn io_text(limit: &Io) -> String {
     let operations = |rate| format!("{rate} operations/s");
     let parts = [
         rate("read", limit.read_bytes_per_second, units::bytes_per_second),
-        rate(
-            "write",
-            limit.write_bytes_per_second,
-            units::bytes_per_second,
-        ),
+        rate("write", limit.write_bytes_per_second, units::bytes_per_second),
         rate("read", limit.read_operations_per_second, operations),
         rate("write", limit.write_operations_per_second, operations),
     ];
@@ -294,21 +261,11 @@ fn or_unknown(text: Option<String>) -> String {
 }
 
 fn list(parts: &[String], separator: &str) -> String {
-    if parts.is_empty() {
-        UNKNOWN.to_owned()
-    } else {
-        parts.join(separator)
-    }
+    if parts.is_empty() { UNKNOWN.to_owned() } else { parts.join(separator) }
 }
 
 fn fields(cluster: &VirtualCluster) -> Fields {
-    let Spec {
-        addresses,
-        guarantee,
-        limit,
-        network,
-        class,
-    } = &cluster.spec;
+    let Spec { addresses, guarantee, limit, network, class } = &cluster.spec;
     let (applied, nodes) = cluster.applied_nodes();
     let mut fields = Fields::default();
     fields.put("name", &cluster.name);
@@ -327,10 +284,7 @@ fn fields(cluster: &VirtualCluster) -> Fields {
     };
     fields.maybe("limit_pids", pids);
     fields.maybe("limit_pids_node_basis_points", points);
-    fields.put(
-        "limit_io",
-        limit.io.iter().map(io_words).collect::<Vec<_>>().join("; "),
-    );
+    fields.put("limit_io", limit.io.iter().map(io_words).collect::<Vec<_>>().join("; "));
     fields.put("network_mode", network.mode);
     fields.put("network_allow", network.allow.join(" "));
     fields.put("nodes", nodes);

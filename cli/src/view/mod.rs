@@ -26,10 +26,7 @@ pub(crate) struct Reason {
 
 impl From<v1::Reason> for Reason {
     fn from(reason: v1::Reason) -> Self {
-        Self {
-            subject: reason.subject,
-            message: reason.message,
-        }
+        Self { subject: reason.subject, message: reason.message }
     }
 }
 
@@ -82,12 +79,8 @@ impl Coverage {
     /// Both added up.
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
-            covered_nanoseconds: self
-                .covered_nanoseconds
-                .saturating_add(other.covered_nanoseconds),
-            wanted_nanoseconds: self
-                .wanted_nanoseconds
-                .saturating_add(other.wanted_nanoseconds),
+            covered_nanoseconds: self.covered_nanoseconds.saturating_add(other.covered_nanoseconds),
+            wanted_nanoseconds: self.wanted_nanoseconds.saturating_add(other.wanted_nanoseconds),
         }
     }
 }
@@ -128,17 +121,8 @@ mod tests {
     #[test]
     fn a_moment_that_makes_no_sense_is_none() {
         assert_eq!(moment(None), None);
-        assert_eq!(
-            moment(Some(&prost_types::Timestamp {
-                seconds: -1,
-                nanos: 0
-            })),
-            None
-        );
-        let half = prost_types::Timestamp {
-            seconds: 1,
-            nanos: 500_000_000,
-        };
+        assert_eq!(moment(Some(&prost_types::Timestamp { seconds: -1, nanos: 0 })), None);
+        let half = prost_types::Timestamp { seconds: 1, nanos: 500_000_000 };
         assert_eq!(
             moment(Some(&half)).map(|at| at.to_string()),
             Some("1970-01-01T00:00:01.5Z".to_owned())

@@ -38,14 +38,8 @@ open_enum! {
 pub(crate) const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
 /// Every class that this version knows.
-pub(crate) const CLASSES: [Class; 6] = [
-    Class::Own,
-    Class::Node,
-    Class::Shared,
-    Class::Other,
-    Class::Cluster,
-    Class::Outside,
-];
+pub(crate) const CLASSES: [Class; 6] =
+    [Class::Own, Class::Node, Class::Shared, Class::Other, Class::Cluster, Class::Outside];
 
 /// What went over the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

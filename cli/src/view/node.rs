@@ -92,10 +92,7 @@ impl Node {
     /// Virtual clusters of which everything stands here, and all.
     pub(crate) fn applied_virtual_clusters(&self) -> (usize, usize) {
         let applied = |status: &&NodeStatus| status.state == State::Applied;
-        (
-            self.virtual_clusters.iter().filter(applied).count(),
-            self.virtual_clusters.len(),
-        )
+        (self.virtual_clusters.iter().filter(applied).count(), self.virtual_clusters.len())
     }
 
     /// Everything that is wrong here, the node's own reasons first.
@@ -103,14 +100,9 @@ impl Node {
         let own = self.reasons.iter().map(ToString::to_string);
         let of = |status: &NodeStatus| {
             let name = status.virtual_cluster.clone();
-            status
-                .reasons
-                .clone()
-                .into_iter()
-                .map(move |reason| format!("{name}: {reason}"))
+            status.reasons.clone().into_iter().map(move |reason| format!("{name}: {reason}"))
         };
-        own.chain(self.virtual_clusters.iter().flat_map(of))
-            .collect()
+        own.chain(self.virtual_clusters.iter().flat_map(of)).collect()
     }
 
     /// Controls that the node cannot enforce.
@@ -132,11 +124,7 @@ impl From<v1::Node> for Node {
             reasons: status.reasons.into_iter().map(Reason::from).collect(),
             journal_backlog_records: status.journal_backlog_records,
             facts: node.facts.map(Facts::from),
-            virtual_clusters: status
-                .virtual_clusters
-                .into_iter()
-                .map(NodeStatus::from)
-                .collect(),
+            virtual_clusters: status.virtual_clusters.into_iter().map(NodeStatus::from).collect(),
         }
     }
 }

@@ -86,9 +86,7 @@ impl Coverages {
 
     /// Whether every meter saw every moment.
     pub(crate) fn is_complete(self) -> bool {
-        self.fields()
-            .iter()
-            .all(|(_, coverage)| coverage.is_known() && coverage.is_complete())
+        self.fields().iter().all(|(_, coverage)| coverage.is_known() && coverage.is_complete())
     }
 
     /// The least of those of which anything was seen.
@@ -104,10 +102,7 @@ impl Coverages {
         sum(&mut self.memory, row.memory.map(|meter| meter.coverage));
         sum(&mut self.io, row.io.map(|meter| meter.coverage));
         sum(&mut self.pids, row.pids.map(|meter| meter.coverage));
-        sum(
-            &mut self.network,
-            row.network.as_ref().map(|meter| meter.coverage),
-        );
+        sum(&mut self.network, row.network.as_ref().map(|meter| meter.coverage));
     }
 }
 
@@ -126,9 +121,7 @@ impl Rates {
     /// Bytes per second of one direction and class.
     pub(crate) fn bytes_per_second(&self, direction: Direction, class: Class) -> Option<u64> {
         let classes = self.network.as_ref()?;
-        let found = classes
-            .iter()
-            .find(|rate| (rate.direction, rate.class) == (direction, class));
+        let found = classes.iter().find(|rate| (rate.direction, rate.class) == (direction, class));
         Some(found.map_or(0, |rate| rate.bytes_per_second))
     }
 
@@ -144,11 +137,7 @@ impl Rates {
         self.coverage.add(row);
         self.add_cpu_and_memory(row);
         self.add_io(row);
-        if let Some(network) = row
-            .network
-            .as_ref()
-            .filter(|meter| meter.coverage.is_known())
-        {
+        if let Some(network) = row.network.as_ref().filter(|meter| meter.coverage.is_known()) {
             self.add_network(network);
         }
     }
@@ -158,10 +147,7 @@ impl Rates {
             let rate = |amount| per_second(amount, cpu.coverage);
             // Nanoseconds of processor time per second are nanocores.
             add(&mut self.cpu_nanocores, rate(cpu.usage_nanoseconds));
-            add(
-                &mut self.cpu_throttled_nanoseconds_per_second,
-                rate(cpu.throttled_nanoseconds),
-            );
+            add(&mut self.cpu_throttled_nanoseconds_per_second, rate(cpu.throttled_nanoseconds));
         }
         if let Some(memory) = row.memory.filter(|meter| meter.coverage.is_known()) {
             add(&mut self.memory_bytes, memory.current_bytes);
@@ -178,14 +164,8 @@ impl Rates {
         let rate = |amount| per_second(amount, io.coverage);
         add(&mut self.io_read_bytes_per_second, rate(io.read_bytes));
         add(&mut self.io_write_bytes_per_second, rate(io.write_bytes));
-        add(
-            &mut self.io_read_operations_per_second,
-            rate(io.read_operations),
-        );
-        add(
-            &mut self.io_write_operations_per_second,
-            rate(io.write_operations),
-        );
+        add(&mut self.io_read_operations_per_second, rate(io.read_operations));
+        add(&mut self.io_write_operations_per_second, rate(io.write_operations));
     }
 
     fn add_network(&mut self, network: &Network) {
@@ -203,13 +183,7 @@ impl Rates {
 }
 
 fn no_traffic() -> Vec<ClassRate> {
-    let of = |direction| {
-        CLASSES.map(|class| ClassRate {
-            direction,
-            class,
-            bytes_per_second: 0,
-        })
-    };
+    let of = |direction| CLASSES.map(|class| ClassRate { direction, class, bytes_per_second: 0 });
     DIRECTIONS.into_iter().flat_map(of).collect()
 }
 
@@ -228,10 +202,8 @@ fn per_second(amount: u64, coverage: Coverage) -> u64 {
 pub(crate) fn frame(at: Timestamp, window_nanoseconds: u64, rows: &[Row]) -> Frame {
     let mut best: BTreeMap<(&str, &str), &Row> = BTreeMap::new();
     for row in rows {
-        let pair = (
-            row.virtual_cluster.as_deref().unwrap_or(""),
-            row.node.as_deref().unwrap_or(""),
-        );
+        let pair =
+            (row.virtual_cluster.as_deref().unwrap_or(""), row.node.as_deref().unwrap_or(""));
         let seen = best.entry(pair).or_insert(row);
         if rank(row) >= rank(seen) {
             *seen = row;
@@ -245,19 +217,12 @@ pub(crate) fn frame(at: Timestamp, window_nanoseconds: u64, rows: &[Row]) -> Fra
     }
     let mut virtual_clusters: Vec<Rates> = clusters.into_values().collect();
     virtual_clusters.sort_by_key(|rates| Reverse(rates.cpu_nanocores));
-    Frame {
-        at,
-        window_nanoseconds,
-        virtual_clusters,
-    }
+    Frame { at, window_nanoseconds, virtual_clusters }
 }
 
 /// By the best-seen meter: one that this node cannot measure at all must not spoil the choice.
 fn rank(row: &Row) -> (u64, Option<Timestamp>) {
-    let known = row
-        .coverages()
-        .into_iter()
-        .filter(|coverage| coverage.is_known());
+    let known = row.coverages().into_iter().filter(|coverage| coverage.is_known());
     (known.map(Coverage::fraction).min().unwrap_or(0), row.start)
 }
 
@@ -270,21 +235,15 @@ mod tests {
     const SECOND: u64 = units::NANOSECONDS_PER_SECOND;
 
     fn row(cluster: &str, node: &str, start: i64, covered: u64, cpu_seconds: u64) -> Row {
-        let coverage = Coverage {
-            covered_nanoseconds: covered * SECOND,
-            wanted_nanoseconds: 60 * SECOND,
-        };
+        let coverage =
+            Coverage { covered_nanoseconds: covered * SECOND, wanted_nanoseconds: 60 * SECOND };
         let second = |at| Timestamp::from_second(at).ok();
         Row {
             start: second(start),
             end: second(start + 60),
             virtual_cluster: Some(cluster.to_owned()),
             node: Some(node.to_owned()),
-            cpu: Some(Cpu {
-                usage_nanoseconds: cpu_seconds * SECOND,
-                coverage,
-                ..Cpu::default()
-            }),
+            cpu: Some(Cpu { usage_nanoseconds: cpu_seconds * SECOND, coverage, ..Cpu::default() }),
             ..Row::default()
         }
     }
@@ -295,11 +254,8 @@ mod tests {
 
     #[test]
     fn the_newest_complete_window_counts() {
-        let rates = of(&[
-            row("a", "n", 0, 60, 30),
-            row("a", "n", 60, 60, 60),
-            row("a", "n", 120, 10, 1),
-        ]);
+        let rates =
+            of(&[row("a", "n", 0, 60, 30), row("a", "n", 60, 60, 60), row("a", "n", 120, 10, 1)]);
         assert_eq!(rates[0].cpu_nanocores, Some(SECOND));
         assert_eq!(rates[0].as_of, Timestamp::from_second(120).ok());
         assert!(rates[0].coverage.cpu.is_complete());
@@ -320,10 +276,7 @@ mod tests {
             row("b", "n1", 0, 60, 240),
         ]);
         assert_eq!(rates[0].virtual_cluster, "b");
-        assert_eq!(
-            (rates[1].nodes, rates[1].cpu_nanocores),
-            (2, Some(3 * SECOND))
-        );
+        assert_eq!((rates[1].nodes, rates[1].cpu_nanocores), (2, Some(3 * SECOND)));
         assert_eq!(rates[1].as_of, Timestamp::from_second(60).ok());
     }
 
@@ -333,10 +286,7 @@ mod tests {
         blind.memory = Some(Memory::default());
         let unseen = row("b", "n", 0, 0, 0);
         let rates = of(&[blind, unseen]);
-        assert_eq!(
-            (rates[0].memory_bytes, rates[0].network.is_none()),
-            (None, true)
-        );
+        assert_eq!((rates[0].memory_bytes, rates[0].network.is_none()), (None, true));
         assert_eq!((rates[1].cpu_nanocores, rates[1].nodes), (None, 0));
     }
 
@@ -362,17 +312,8 @@ mod tests {
             coverage: seen.least_coverage(),
         });
         let rates = of(&[seen]);
-        assert_eq!(
-            rates[0].bytes_per_second(Direction::Egress, Class::Own),
-            Some(100)
-        );
-        assert_eq!(
-            rates[0].bytes_per_second(Direction::Ingress, Class::Other),
-            Some(0)
-        );
-        assert_eq!(
-            (rates[0].denied_packets, rates[0].denied_calls),
-            (Some(8), Some(3))
-        );
+        assert_eq!(rates[0].bytes_per_second(Direction::Egress, Class::Own), Some(100));
+        assert_eq!(rates[0].bytes_per_second(Direction::Ingress, Class::Other), Some(0));
+        assert_eq!((rates[0].denied_packets, rates[0].denied_calls), (Some(8), Some(3)));
     }
 }

@@ -168,17 +168,13 @@ impl Row {
 
     /// Whether every meter saw every moment.
     pub(crate) fn is_complete(&self) -> bool {
-        self.coverages()
-            .into_iter()
-            .all(|coverage| coverage.is_known() && coverage.is_complete())
+        self.coverages().into_iter().all(|coverage| coverage.is_known() && coverage.is_complete())
     }
 
     /// How long the row is; none where its ends make no sense.
     pub(crate) fn length_nanoseconds(&self) -> Option<u64> {
         let length = self.end?.duration_since(self.start?);
-        u64::try_from(length.as_nanos())
-            .ok()
-            .filter(|length| *length > 0)
+        u64::try_from(length.as_nanos()).ok().filter(|length| *length > 0)
     }
 }
 
@@ -205,23 +201,14 @@ mod tests {
     use super::*;
 
     fn coverage(covered_nanoseconds: u64) -> v1::Coverage {
-        v1::Coverage {
-            covered_nanoseconds,
-            wanted_nanoseconds: 100,
-        }
+        v1::Coverage { covered_nanoseconds, wanted_nanoseconds: 100 }
     }
 
     #[test]
     fn a_row_is_as_complete_as_its_least_meter() {
         let row = Row::from(v1::UsageRow {
-            cpu: Some(v1::CpuUsage {
-                coverage: Some(coverage(100)),
-                ..Default::default()
-            }),
-            memory: Some(v1::MemoryUsage {
-                coverage: Some(coverage(90)),
-                ..Default::default()
-            }),
+            cpu: Some(v1::CpuUsage { coverage: Some(coverage(100)), ..Default::default() }),
+            memory: Some(v1::MemoryUsage { coverage: Some(coverage(90)), ..Default::default() }),
             ..Default::default()
         });
         assert_eq!(row.least_coverage().covered_nanoseconds, 90);
@@ -233,14 +220,8 @@ mod tests {
     #[test]
     fn a_meter_that_saw_nothing_is_no_measure_but_no_completeness_either() {
         let row = Row::from(v1::UsageRow {
-            cpu: Some(v1::CpuUsage {
-                coverage: Some(coverage(100)),
-                ..Default::default()
-            }),
-            network: Some(v1::NetworkUsage {
-                coverage: Some(coverage(0)),
-                classes: Vec::new(),
-            }),
+            cpu: Some(v1::CpuUsage { coverage: Some(coverage(100)), ..Default::default() }),
+            network: Some(v1::NetworkUsage { coverage: Some(coverage(0)), classes: Vec::new() }),
             ..Default::default()
         });
         assert_eq!(row.least_coverage().covered_nanoseconds, 100);
@@ -254,11 +235,7 @@ mod tests {
     fn a_row_without_proper_ends_has_no_length() {
         let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
         let length = |start, end| {
-            let row = v1::UsageRow {
-                start,
-                end,
-                ..Default::default()
-            };
+            let row = v1::UsageRow { start, end, ..Default::default() };
             Row::from(row).length_nanoseconds()
         };
         assert_eq!(length(at(10), at(12)), Some(2_000_000_000));

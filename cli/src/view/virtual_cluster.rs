@@ -40,9 +40,7 @@ impl State {
 
     /// The worst of many.
     fn worst(states: impl Iterator<Item = Self>) -> Self {
-        states
-            .max_by_key(|state| state.severity())
-            .unwrap_or(Self::NotReported)
+        states.max_by_key(|state| state.severity()).unwrap_or(Self::NotReported)
     }
 }
 
@@ -79,9 +77,7 @@ impl VirtualClusters {
         let problems = self.problems.iter().flatten();
         let warnings = self.warnings.iter().flatten();
         let problems = problems.map(|text| format!("problem: {text}"));
-        problems
-            .chain(warnings.map(|text| format!("warning: {text}")))
-            .collect()
+        problems.chain(warnings.map(|text| format!("warning: {text}"))).collect()
     }
 }
 
@@ -136,11 +132,7 @@ impl VirtualCluster {
 
     /// Nodes on which everything stands, and all that reported.
     pub(crate) fn applied_nodes(&self) -> (usize, usize) {
-        let applied = self
-            .nodes
-            .iter()
-            .filter(|node| node.state == State::Applied)
-            .count();
+        let applied = self.nodes.iter().filter(|node| node.state == State::Applied).count();
         (applied, self.nodes.len())
     }
 
@@ -150,19 +142,14 @@ impl VirtualCluster {
         nodes.sort_by_key(|node| std::cmp::Reverse(node.state.severity()));
         let of = |node: &NodeStatus| {
             let name = node.node.clone();
-            node.reasons
-                .clone()
-                .into_iter()
-                .map(move |reason| format!("{name}: {reason}"))
+            node.reasons.clone().into_iter().map(move |reason| format!("{name}: {reason}"))
         };
         nodes.into_iter().flat_map(of).collect()
     }
 
     /// Mended changes on all nodes.
     pub(crate) fn mended(&self) -> u64 {
-        self.nodes
-            .iter()
-            .fold(0, |sum, node| sum.saturating_add(node.mended))
+        self.nodes.iter().fold(0, |sum, node| sum.saturating_add(node.mended))
     }
 }
 
@@ -199,10 +186,7 @@ mod tests {
     use super::*;
 
     fn status(node: &str, state: i32) -> v1::VirtualClusterNodeStatus {
-        let reason = v1::Reason {
-            subject: "cpu.max".to_owned(),
-            message: format!("on {node}"),
-        };
+        let reason = v1::Reason { subject: "cpu.max".to_owned(), message: format!("on {node}") };
         v1::VirtualClusterNodeStatus {
             node: node.to_owned(),
             state,

@@ -23,22 +23,12 @@ fn nonsense_is_two() {
     let server = Server::start();
     let backward = ["usage", "--start", "2025-03-02", "--end", "2025-03-01"];
     let failed = run(&server.address(), &backward);
-    assert!(
-        failed.complaint(2).starts_with("usage: the range is empty"),
-        "{failed:?}"
-    );
+    assert!(failed.complaint(2).starts_with("usage: the range is empty"), "{failed:?}");
     let failed = run(&server.address(), &["usage", "--start", "noon"]);
-    assert!(
-        failed.complaint(2).contains("`noon` is not a time"),
-        "{failed:?}"
-    );
+    assert!(failed.complaint(2).contains("`noon` is not a time"), "{failed:?}");
     assert!(server.questions().is_empty());
     for arguments in [&["usage", "--step", "soon"][..], &["get", "pods"], &[]] {
-        assert_eq!(
-            run(&server.address(), arguments).code,
-            Some(2),
-            "{arguments:?}"
-        );
+        assert_eq!(run(&server.address(), arguments).code, Some(2), "{arguments:?}");
     }
     let remote = run("http://192.0.2.1:80", &["get", "nodes"]);
     assert_eq!(remote.code, Some(2));
@@ -49,22 +39,11 @@ fn nonsense_is_two() {
 fn nobody_there_is_four() {
     let directory = tempfile::tempdir().expect("a directory");
     let address = format!("unix:{}", directory.path().join("none.sock").display());
-    for arguments in [
-        &["get", "nodes"][..],
-        &["usage"],
-        &["top"],
-        &["get", "bvc", "--watch"],
-    ] {
+    for arguments in [&["get", "nodes"][..], &["usage"], &["top"], &["get", "bvc", "--watch"]] {
         let away = run(&address, arguments);
         let line = away.complaint(4);
-        assert!(
-            line.starts_with(&format!("connect to {address}: ")),
-            "{line}"
-        );
-        assert!(
-            line.contains("No such file") && line.contains("--server"),
-            "{line}"
-        );
+        assert!(line.starts_with(&format!("connect to {address}: ")), "{line}");
+        assert!(line.contains("No such file") && line.contains("--server"), "{line}");
     }
 }
 
@@ -72,10 +51,7 @@ fn nobody_there_is_four() {
 fn an_answer_that_does_not_come_is_four() {
     let server = Server::start();
     let slow = run(&server.address(), &["usage", SLOW, "--timeout", "200ms"]);
-    assert!(
-        slow.complaint(4).contains("did not answer in time"),
-        "{slow:?}"
-    );
+    assert!(slow.complaint(4).contains("did not answer in time"), "{slow:?}");
     assert!(slow.stderr.contains("--timeout"), "{slow:?}");
 }
 
@@ -83,17 +59,10 @@ fn an_answer_that_does_not_come_is_four() {
 fn a_reader_that_has_gone_is_no_failure() {
     let server = Server::start();
     let mut top = program(&server.address(), &["top", "--interval", "10ms"]);
-    let mut top = top
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
+    let mut top = top.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     drop(top.stdout.take());
     let ended = top.wait_with_output().expect("an end");
-    assert_eq!(
-        (ended.status.code(), ended.stderr.as_slice()),
-        (Some(0), &b""[..])
-    );
+    assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
 #[test]
@@ -102,11 +71,8 @@ fn help_needs_no_server_and_tells_the_exit_codes() {
     let help = run(nowhere, &["--help"]).answer();
     assert!(help.contains("Usage: bulkheadctl"), "{help}");
     assert!(help.contains("3  a named object does not exist"), "{help}");
-    for command in [
-        &["get", "virtualclusters", "--help"][..],
-        &["usage", "--help"],
-        &["top", "-h"],
-    ] {
+    for command in [&["get", "virtualclusters", "--help"][..], &["usage", "--help"], &["top", "-h"]]
+    {
         let help = run(nowhere, command).answer();
         assert!(help.contains("Usage: bulkheadctl"), "{help}");
     }
@@ -123,9 +89,6 @@ fn kubectl_finds_it_under_another_name() {
         .expect("the program runs");
     let help = String::from_utf8(called.stdout).expect("text");
     assert!(help.contains("Usage: kubectl bulkhead usage"), "{help}");
-    assert!(
-        help.contains("kubectl bulkhead usage --since today"),
-        "{help}"
-    );
+    assert!(help.contains("kubectl bulkhead usage --since today"), "{help}");
     assert!(!help.contains("bulkheadctl usage"), "{help}");
 }

@@ -40,9 +40,7 @@ fn team_a() -> v1::VirtualCluster {
                 memory: Some(v1::MemoryAmount {
                     amount: Some(v1::memory_amount::Amount::Bytes(256 << 20)),
                 }),
-                pids: Some(v1::PidsAmount {
-                    amount: Some(v1::pids_amount::Amount::Pids(512)),
-                }),
+                pids: Some(v1::PidsAmount { amount: Some(v1::pids_amount::Amount::Pids(512)) }),
                 io: vec![v1::IoLimit {
                     device: "/dev/vda".to_owned(),
                     read_bytes_per_second: 10 << 20,
@@ -60,9 +58,7 @@ fn team_a() -> v1::VirtualCluster {
 }
 
 fn nanocores(nanocores: u64) -> v1::CpuAmount {
-    v1::CpuAmount {
-        amount: Some(v1::cpu_amount::Amount::Nanocores(nanocores)),
-    }
+    v1::CpuAmount { amount: Some(v1::cpu_amount::Amount::Nanocores(nanocores)) }
 }
 
 fn team_b() -> v1::VirtualCluster {
@@ -139,10 +135,7 @@ pub(crate) fn nodes() -> Vec<v1::Node> {
                     "worker-2",
                     "team-b",
                     State::Refused,
-                    &[(
-                        "ADDRESSES",
-                        "table is full; raise its size and start the agent again",
-                    )],
+                    &[("ADDRESSES", "table is full; raise its size and start the agent again")],
                 ),
             ],
             reasons: vec![v1::Reason {
@@ -200,19 +193,9 @@ fn status(
 pub(crate) fn usage_row(start: u64, end: u64, name: &str, node: &str) -> v1::UsageRow {
     let wanted_nanoseconds = end - start;
     let whole = name == "team-a";
-    let covered_nanoseconds = if whole {
-        wanted_nanoseconds
-    } else {
-        wanted_nanoseconds / 2
-    };
-    let coverage = Some(v1::Coverage {
-        covered_nanoseconds,
-        wanted_nanoseconds,
-    });
-    let unseen = Some(v1::Coverage {
-        covered_nanoseconds: 0,
-        wanted_nanoseconds,
-    });
+    let covered_nanoseconds = if whole { wanted_nanoseconds } else { wanted_nanoseconds / 2 };
+    let coverage = Some(v1::Coverage { covered_nanoseconds, wanted_nanoseconds });
+    let unseen = Some(v1::Coverage { covered_nanoseconds: 0, wanted_nanoseconds });
     let seconds = covered_nanoseconds / SECOND;
     v1::UsageRow {
         start: Some(time::timestamp(start)),
@@ -241,12 +224,7 @@ pub(crate) fn usage_row(start: u64, end: u64, name: &str, node: &str) -> v1::Usa
             write_operations: seconds * 2,
             coverage,
         }),
-        pids: Some(v1::PidsUsage {
-            peak: 40,
-            refused: 5,
-            current: 12,
-            coverage,
-        }),
+        pids: Some(v1::PidsUsage { peak: 40, refused: 5, current: 12, coverage }),
         pressure: Some(pressure(seconds, coverage)),
         network: Some(v1::NetworkUsage {
             classes: if whole { traffic(seconds) } else { Vec::new() },
@@ -283,10 +261,7 @@ fn traffic(seconds: u64) -> Vec<v1::NetworkClassUsage> {
         ..usage(Direction::Egress, Class::Other, 0)
     };
     // Of a controller that knows one class more than this version.
-    let newer = v1::NetworkClassUsage {
-        class: 77,
-        ..usage(Direction::Ingress, Class::Own, 10)
-    };
+    let newer = v1::NetworkClassUsage { class: 77, ..usage(Direction::Ingress, Class::Own, 10) };
     vec![
         usage(Direction::Egress, Class::Own, 1024),
         usage(Direction::Egress, Class::Outside, 2048),

@@ -35,10 +35,7 @@ impl Run {
     /// The one line of a run that failed with this code.
     pub(crate) fn complaint(&self, code: i32) -> &str {
         assert_eq!(self.code, Some(code), "{self:?}");
-        let line = self
-            .stderr
-            .strip_prefix("bulkheadctl: ")
-            .expect("the program's name");
+        let line = self.stderr.strip_prefix("bulkheadctl: ").expect("the program's name");
         let line = line.strip_suffix('\n').expect("a line");
         assert!(!line.contains('\n'), "more than a line: {line}");
         line
@@ -48,20 +45,14 @@ impl Run {
 /// The program with a server, in universal time, in no terminal.
 pub(crate) fn program(server: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bulkheadctl"));
-    command
-        .env("BULKHEAD_SERVER", server)
-        .env("TZ", "UTC")
-        .env("COLUMNS", "100");
+    command.env("BULKHEAD_SERVER", server).env("TZ", "UTC").env("COLUMNS", "100");
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
 /// Runs it to its end.
 pub(crate) fn run(server: &str, arguments: &[&str]) -> Run {
-    program(server, arguments)
-        .output()
-        .expect("the program runs")
-        .into()
+    program(server, arguments).output().expect("the program runs").into()
 }
 
 /// A run that goes on by itself; ended with this value.
@@ -79,11 +70,7 @@ impl Running {
         let mut child = command.spawn().expect("the program starts");
         let stdout = child.stdout.take().expect("its output");
         let stderr = child.stderr.take().expect("its complaints");
-        Self {
-            child,
-            lines: BufReader::new(stdout),
-            complaints: BufReader::new(stderr),
-        }
+        Self { child, lines: BufReader::new(stdout), complaints: BufReader::new(stderr) }
     }
 
     /// The next line; waits for it.
@@ -103,9 +90,7 @@ impl Running {
     /// Sends it a signal by its name, as a shell does.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        let sent = Command::new("sh")
-            .args(["-c", &format!("kill -{name} {id}")])
-            .status();
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status();
         assert!(sent.expect("a shell").success());
     }
 
@@ -117,11 +102,7 @@ impl Running {
         let status = self.child.wait().expect("an end");
         let mut stderr = String::new();
         while self.complaints.read_line(&mut stderr).expect("a line") > 0 {}
-        Run {
-            code: status.code(),
-            stdout: rest,
-            stderr,
-        }
+        Run { code: status.code(), stdout: rest, stderr }
     }
 }
 

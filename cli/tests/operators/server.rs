@@ -45,15 +45,11 @@ impl Server {
     fn start_in(directory: TempDir) -> Self {
         let questions = Questions::default();
         let endpoint = Endpoint::Unix(socket(&directory));
-        let controller = Controller {
-            questions: questions.clone(),
-        };
+        let controller = Controller { questions: questions.clone() };
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async move {
                 let listener = Listener::bind(&endpoint).await.expect("a socket");
                 ready.send(()).expect("a test that waits");
@@ -70,12 +66,7 @@ impl Server {
             });
         });
         is_ready.recv().expect("a server that listens");
-        Self {
-            directory,
-            questions,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { directory, questions, stop: Some(stop), thread: Some(thread) }
     }
 
     /// For `--server`.
@@ -123,16 +114,10 @@ struct Controller {
 fn page<T: Clone>(all: &[T], token: &str) -> Result<(Vec<T>, String), Status> {
     let from: usize = match token {
         "" => 0,
-        token => token
-            .parse()
-            .map_err(|_| Status::invalid_argument("what token is that?"))?,
+        token => token.parse().map_err(|_| Status::invalid_argument("what token is that?"))?,
     };
     let to = all.len().min(from + PAGE);
-    let next = if to < all.len() {
-        to.to_string()
-    } else {
-        String::new()
-    };
+    let next = if to < all.len() { to.to_string() } else { String::new() };
     Ok((all[from.min(to)..to].to_vec(), next))
 }
 
@@ -150,14 +135,10 @@ impl VirtualClusters for Controller {
         request: Request<v1::GetVirtualClusterRequest>,
     ) -> Result<Response<v1::GetVirtualClusterResponse>, Status> {
         let name = request.into_inner().name;
-        let found = fixture::virtual_clusters()
-            .into_iter()
-            .find(|cluster| cluster.name == name);
+        let found = fixture::virtual_clusters().into_iter().find(|cluster| cluster.name == name);
         let found =
             found.ok_or_else(|| unknown("virtual cluster", &name, "VIRTUAL_CLUSTER_UNKNOWN"))?;
-        Ok(Response::new(v1::GetVirtualClusterResponse {
-            virtual_cluster: Some(found),
-        }))
+        Ok(Response::new(v1::GetVirtualClusterResponse { virtual_cluster: Some(found) }))
     }
 
     async fn list_virtual_clusters(
@@ -182,16 +163,11 @@ impl VirtualClusters for Controller {
         _: Request<v1::WatchVirtualClustersRequest>,
     ) -> Result<Response<Self::WatchVirtualClustersStream>, Status> {
         let event = |change: Change, virtual_cluster: Option<v1::VirtualCluster>| {
-            Ok(v1::WatchVirtualClustersResponse {
-                change: change.into(),
-                virtual_cluster,
-            })
+            Ok(v1::WatchVirtualClustersResponse { change: change.into(), virtual_cluster })
         };
         let all = fixture::virtual_clusters();
-        let mut events: Vec<_> = all
-            .iter()
-            .map(|cluster| event(Change::Initial, Some(cluster.clone())))
-            .collect();
+        let mut events: Vec<_> =
+            all.iter().map(|cluster| event(Change::Initial, Some(cluster.clone()))).collect();
         events.push(event(Change::InitialComplete, None));
         events.push(event(Change::Upserted, all.first().cloned()));
         events.push(event(Change::Deleted, all.last().cloned()));
@@ -218,10 +194,7 @@ impl Nodes for Controller {
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         let (nodes, next_page_token) = page(&fixture::nodes(), &request.into_inner().page_token)?;
-        Ok(Response::new(v1::ListNodesResponse {
-            nodes,
-            next_page_token,
-        }))
+        Ok(Response::new(v1::ListNodesResponse { nodes, next_page_token }))
     }
 }
 
@@ -232,10 +205,7 @@ impl Usage for Controller {
         request: Request<v1::QueryUsageRequest>,
     ) -> Result<Response<v1::QueryUsageResponse>, Status> {
         let question = request.into_inner();
-        self.questions
-            .lock()
-            .expect("no panic")
-            .push(question.clone());
+        self.questions.lock().expect("no panic").push(question.clone());
         if question.virtual_clusters.iter().any(|name| name == SLOW) {
             std::future::pending::<()>().await;
         }
@@ -249,17 +219,10 @@ impl Usage for Controller {
             details
                 .add_bad_request_violation("step", "more than 1,000,000 rows; use a longer step");
             let message = "the answer would be too long";
-            return Err(Status::with_error_details(
-                Code::InvalidArgument,
-                message,
-                details,
-            ));
+            return Err(Status::with_error_details(Code::InvalidArgument, message, details));
         }
         let (rows, next_page_token) = page(&rows(&question)?, &question.page_token)?;
-        Ok(Response::new(v1::QueryUsageResponse {
-            rows,
-            next_page_token,
-        }))
+        Ok(Response::new(v1::QueryUsageResponse { rows, next_page_token }))
     }
 }
 
@@ -271,11 +234,7 @@ fn rows(question: &v1::QueryUsageRequest) -> Result<Vec<v1::UsageRow>, Status> {
         time::unix_nanoseconds(&at).ok_or_else(|| Status::invalid_argument("no moment"))
     };
     let (start, end) = (moment(question.start)?, moment(question.end)?);
-    let step = question
-        .step
-        .as_ref()
-        .and_then(time::nanoseconds)
-        .unwrap_or(end - start);
+    let step = question.step.as_ref().and_then(time::nanoseconds).unwrap_or(end - start);
     let by = |group: GroupBy| question.group_by.contains(&group.into());
     let wanted = |names: &[String], name: &str| {
         names.is_empty() || names.iter().any(|wanted| wanted == name)

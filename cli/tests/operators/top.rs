@@ -22,21 +22,12 @@ fn one_frame_for_scripts() {
         assert_eq!(cluster["cpu_nanocores"], 1_250_000_000);
         assert_eq!(cluster["memory_bytes"], 64 << 20);
     }
-    assert_eq!(
-        (&team_a["denied_packets"], &team_b["denied_packets"]),
-        (&10.into(), &Value::Null)
-    );
-    assert_eq!(
-        team_b["coverage"]["cpu"]["covered_nanoseconds"],
-        30 * SECOND
-    );
+    assert_eq!((&team_a["denied_packets"], &team_b["denied_packets"]), (&10.into(), &Value::Null));
+    assert_eq!(team_b["coverage"]["cpu"]["covered_nanoseconds"], 30 * SECOND);
     // Whole windows that are over, by virtual cluster and node.
     let asked = server.questions().remove(0);
     let seconds = |at: Option<prost_types::Timestamp>| at.map(|at| (at.seconds % 60, at.nanos));
-    assert_eq!(
-        (seconds(asked.start), seconds(asked.end)),
-        (Some((0, 0)), Some((0, 0)))
-    );
+    assert_eq!((seconds(asked.start), seconds(asked.end)), (Some((0, 0)), Some((0, 0))));
     assert_eq!(asked.group_by, [1, 2]);
 }
 
@@ -45,14 +36,8 @@ fn one_frame_as_a_table() {
     let server = Server::start();
     let text = run(&server.address(), &["top", "--once", "team-b"]).answer();
     let lines: Vec<&str> = text.lines().collect();
-    assert!(
-        lines[0].ends_with("  means over the newest windows of 60s"),
-        "{text}"
-    );
-    assert!(
-        lines[2].starts_with("VIRTUALCLUSTER  COVERAGE  AGE  CORES"),
-        "{text}"
-    );
+    assert!(lines[0].ends_with("  means over the newest windows of 60s"), "{text}");
+    assert!(lines[2].starts_with("VIRTUALCLUSTER  COVERAGE  AGE  CORES"), "{text}");
     assert!(lines[3].contains("  1.250      16.6%  64.0MiB"), "{text}");
     assert!(lines[3].starts_with("team-b            50.0%*"), "{text}");
     let typo = run(&server.address(), &["top", "--once", "typo"]);

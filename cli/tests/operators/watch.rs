@@ -13,10 +13,7 @@ fn what_is_there_and_then_each_change() {
     let mut event = || -> (String, String) {
         let event: Value = serde_json::from_str(&watch.line()).expect("JSON");
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
-        (
-            text(&event["change"]),
-            text(&event["virtual_cluster"]["name"]),
-        )
+        (text(&event["change"]), text(&event["virtual_cluster"]["name"]))
     };
     let seen: Vec<_> = (0..5).map(|_| event()).collect();
     let expected = [
@@ -26,10 +23,7 @@ fn what_is_there_and_then_each_change() {
         ("Upserted", "team-a"),
         ("Deleted", "unseen"),
     ];
-    assert_eq!(
-        seen,
-        expected.map(|(change, name)| (change.to_owned(), name.to_owned()))
-    );
+    assert_eq!(seen, expected.map(|(change, name)| (change.to_owned(), name.to_owned())));
     watch.signal("INT");
     assert_eq!(watch.end().code, Some(0));
 }
@@ -76,9 +70,6 @@ fn a_controller_that_goes_away_ends_the_watch() {
     assert!(header.starts_with("CHANGE"), "{header}");
     server.stop();
     let run = watch.end();
-    assert!(
-        run.complaint(4).starts_with("watch virtual clusters: "),
-        "{run:?}"
-    );
+    assert!(run.complaint(4).starts_with("watch virtual clusters: "), "{run:?}");
     assert!(run.stderr.contains("run the same command again"), "{run:?}");
 }

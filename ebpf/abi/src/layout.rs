@@ -148,10 +148,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod pod {
-    #![expect(
-        unsafe_code,
-        reason = "aya::Pod is an unsafe trait: plain old data for map access"
-    )]
+    #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait: plain old data for map access")]
     use super::{Address, AllowKey, Config, Counters, FarEnd, Member, Prefix};
 
     // SAFETY: `repr(C)`, `Copy`, integers only, no padding (sizes asserted above), so every

@@ -109,10 +109,7 @@ mod tests {
     use super::*;
 
     const fn far(virtual_cluster: u32, flags: u32) -> FarEnd {
-        FarEnd {
-            virtual_cluster,
-            flags,
-        }
+        FarEnd { virtual_cluster, flags }
     }
 
     #[test]
@@ -120,10 +117,7 @@ mod tests {
         let all = FarEnd::NODE | FarEnd::SHARED | FarEnd::CLUSTER;
         assert_eq!(classify(7, Some(far(7, all))), Class::Own);
         assert_eq!(classify(7, Some(far(8, all))), Class::Node);
-        assert_eq!(
-            classify(7, Some(far(8, FarEnd::SHARED | FarEnd::CLUSTER))),
-            Class::Shared
-        );
+        assert_eq!(classify(7, Some(far(8, FarEnd::SHARED | FarEnd::CLUSTER))), Class::Shared);
         assert_eq!(classify(7, Some(far(8, FarEnd::CLUSTER))), Class::Other);
         assert_eq!(classify(7, Some(far(0, FarEnd::CLUSTER))), Class::Cluster);
         assert_eq!(classify(7, Some(far(0, 0))), Class::Outside);

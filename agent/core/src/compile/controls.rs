@@ -30,10 +30,7 @@ impl Asked {
     }
 
     fn degrade(&mut self, subject: &str, message: String) {
-        self.degraded.push(Degradation {
-            subject: subject.to_owned(),
-            message,
-        });
+        self.degraded.push(Degradation { subject: subject.to_owned(), message });
     }
 }
 
@@ -43,14 +40,8 @@ pub(super) fn compile(
     node: &NodeFacts,
 ) -> (DesiredCgroup, Vec<Degradation>) {
     let mut asked = Asked::default();
-    asked.set(
-        Control::CgroupMaxDepth,
-        ControlValue::Max(Max::At(MAX_DEPTH)),
-    );
-    asked.set(
-        Control::CgroupMaxDescendants,
-        ControlValue::Max(Max::At(MAX_DESCENDANTS)),
-    );
+    asked.set(Control::CgroupMaxDepth, ControlValue::Max(Max::At(MAX_DEPTH)));
+    asked.set(Control::CgroupMaxDescendants, ControlValue::Max(Max::At(MAX_DESCENDANTS)));
     cpu(virtual_cluster, node, &mut asked);
     memory(virtual_cluster, node, &mut asked);
     pids(virtual_cluster, node, &mut asked);
@@ -73,11 +64,8 @@ fn enforceable(mut asked: Asked, node: &NodeFacts) -> (DesiredCgroup, Vec<Degrad
             }
         }
     }
-    cgroup.controllers = cgroup
-        .controls
-        .keys()
-        .filter_map(|control| control.controller())
-        .collect::<BTreeSet<_>>();
+    cgroup.controllers =
+        cgroup.controls.keys().filter_map(|control| control.controller()).collect::<BTreeSet<_>>();
     (cgroup, asked.degraded)
 }
 
@@ -94,10 +82,7 @@ fn cpu(virtual_cluster: &VirtualCluster, node: &NodeFacts, asked: &mut Asked) {
             );
             asked.degrade(Control::CpuWeight.file(), message);
         }
-        asked.set(
-            Control::CpuWeight,
-            ControlValue::Weight(cpu_weight(guarantee, node.cpu)),
-        );
+        asked.set(Control::CpuWeight, ControlValue::Weight(cpu_weight(guarantee, node.cpu)));
     }
     if let Some(limit) = limit {
         asked.set(Control::CpuMax, ControlValue::CpuMax(cpu_max(limit)));
@@ -120,10 +105,9 @@ fn cpu_max(limit: NanoCores) -> CpuMax {
         u64::try_from(quota).unwrap_or(u64::MAX / NANOSECONDS_PER_MICROSECOND)
     };
     let (period, microseconds) = match quota(CpuMax::PERIOD_MICROSECONDS) {
-        few if few < CpuMax::LEAST_QUOTA_MICROSECONDS => (
-            LONGEST_PERIOD_MICROSECONDS,
-            quota(LONGEST_PERIOD_MICROSECONDS),
-        ),
+        few if few < CpuMax::LEAST_QUOTA_MICROSECONDS => {
+            (LONGEST_PERIOD_MICROSECONDS, quota(LONGEST_PERIOD_MICROSECONDS))
+        }
         enough => (CpuMax::PERIOD_MICROSECONDS, enough),
     };
     CpuMax {
@@ -134,10 +118,7 @@ fn cpu_max(limit: NanoCores) -> CpuMax {
 
 fn memory(virtual_cluster: &VirtualCluster, node: &NodeFacts, asked: &mut Asked) {
     let pages = |bytes: Bytes| bytes.0 - bytes.0 % node.page_bytes.max(1);
-    let limit = virtual_cluster
-        .limit
-        .memory
-        .map(|amount| pages(amount.on(node.memory)));
+    let limit = virtual_cluster.limit.memory.map(|amount| pages(amount.on(node.memory)));
     if let Some(amount) = virtual_cluster.guarantee.memory {
         let wanted = pages(amount.on(node.memory));
         let guarantee = limit.map_or(wanted, |limit| wanted.min(limit));
@@ -157,10 +138,7 @@ fn memory(virtual_cluster: &VirtualCluster, node: &NodeFacts, asked: &mut Asked)
 
 fn pids(virtual_cluster: &VirtualCluster, node: &NodeFacts, asked: &mut Asked) {
     if let Some(amount) = virtual_cluster.limit.pids {
-        asked.set(
-            Control::PidsMax,
-            ControlValue::Max(Max::At(amount.on(node.pids).0)),
-        );
+        asked.set(Control::PidsMax, ControlValue::Max(Max::At(amount.on(node.pids).0)));
     }
 }
 

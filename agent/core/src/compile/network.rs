@@ -38,9 +38,7 @@ pub(super) fn compile(
     };
     for block in blocks.keys() {
         let said = accumulate(*block, &blocks, &lengths)?;
-        let number = said
-            .owner
-            .and_then(|name| snapshot.virtual_clusters.get(name));
+        let number = said.owner.and_then(|name| snapshot.virtual_clusters.get(name));
         let far_end = FarEnd {
             virtual_cluster: number.map_or(0, |owner| owner.number.get()),
             flags: said.flags,
@@ -59,8 +57,7 @@ fn members(snapshot: &Snapshot) -> BTreeMap<VirtualClusterName, Member> {
         mode: virtual_cluster.network.mode.to_abi(),
     };
     let all = snapshot.virtual_clusters.iter();
-    all.map(|(name, virtual_cluster)| (name.clone(), member(virtual_cluster)))
-        .collect()
+    all.map(|(name, virtual_cluster)| (name.clone(), member(virtual_cluster))).collect()
 }
 
 /// Both directions of every pair of which one names the other; a name that is not known yet
@@ -89,25 +86,14 @@ fn collect<'a>(snapshot: &'a Snapshot, node: &NodeFacts) -> Result<Blocks<'a>, C
             }
         }
     }
-    let hosts = snapshot
-        .node_addresses
-        .iter()
-        .chain(&node.addresses)
-        .copied();
+    let hosts = snapshot.node_addresses.iter().chain(&node.addresses).copied();
     let hosts = hosts.map(AddressBlock::host).chain(host_itself());
     // The prefix table has IPv4 inside ::/0: without this entry an IPv6 prefix as wide as that
     // would speak for IPv4 too.
-    blocks
-        .entry(AddressBlock::new(IpNet::V4(Ipv4Net::default())))
-        .or_default();
+    blocks.entry(AddressBlock::new(IpNet::V4(Ipv4Net::default()))).or_default();
     let flagged = (hosts.map(|block| (block, FarEnd::NODE)))
         .chain(snapshot.shared.iter().map(|block| (*block, FarEnd::SHARED)))
-        .chain(
-            snapshot
-                .cluster_ranges
-                .iter()
-                .map(|block| (*block, FarEnd::CLUSTER)),
-        );
+        .chain(snapshot.cluster_ranges.iter().map(|block| (*block, FarEnd::CLUSTER)));
     for (block, flag) in flagged {
         blocks.entry(block).or_default().flags |= flag;
     }
@@ -180,9 +166,5 @@ fn overlap(
     second: &VirtualClusterName,
     block: AddressBlock,
 ) -> CompileError {
-    CompileError::OverlappingAddresses {
-        first: first.clone(),
-        second: second.clone(),
-        block,
-    }
+    CompileError::OverlappingAddresses { first: first.clone(), second: second.clone(), block }
 }

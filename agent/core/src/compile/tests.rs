@@ -40,10 +40,7 @@ pub(crate) fn virtual_cluster(name: &str, number: u32, addresses: &[&str]) -> Vi
 pub(crate) fn snapshot(virtual_clusters: Vec<VirtualCluster>) -> Snapshot {
     Snapshot {
         generation: 1,
-        virtual_clusters: virtual_clusters
-            .into_iter()
-            .map(|vc| (vc.name.clone(), vc))
-            .collect(),
+        virtual_clusters: virtual_clusters.into_iter().map(|vc| (vc.name.clone(), vc)).collect(),
         ..Snapshot::default()
     }
 }
@@ -58,10 +55,7 @@ fn controls(virtual_cluster: VirtualCluster, node: &NodeFacts) -> BTreeMap<Contr
     let name = virtual_cluster.name.clone();
     let desired = compiled(snapshot(vec![virtual_cluster]), node);
     let controls = &desired.cgroups[&name].controls;
-    controls
-        .iter()
-        .map(|(control, value)| (*control, value.to_string()))
-        .collect()
+    controls.iter().map(|(control, value)| (*control, value.to_string())).collect()
 }
 
 fn look_up(network: &DesiredNetwork, address: IpAddr) -> Option<FarEnd> {
@@ -86,10 +80,7 @@ fn a_virtual_cluster_that_only_names_members_limits_nothing_and_observes() {
     }
     assert_eq!(controls.len(), Control::ALL.len());
     let desired = compiled(snapshot(vec![virtual_cluster("a", 1, &[])]), &node());
-    assert_eq!(
-        desired.network.members.values().next().unwrap().mode,
-        bulkhead_abi::MODE_OBSERVE
-    );
+    assert_eq!(desired.network.members.values().next().unwrap().mode, bulkhead_abi::MODE_OBSERVE);
 }
 
 #[test]
@@ -119,15 +110,9 @@ fn amounts_become_controls() {
 fn a_limit_under_the_least_quota_takes_a_longer_period() {
     let mut vc = virtual_cluster("a", 1, &[]);
     vc.limit.cpu = Some(Amount::Absolute(NanoCores(2_000_000)));
-    assert_eq!(
-        controls(vc.clone(), &node())[&Control::CpuMax],
-        "2000 1000000"
-    );
+    assert_eq!(controls(vc.clone(), &node())[&Control::CpuMax], "2000 1000000");
     vc.limit.cpu = Some(Amount::Absolute(NanoCores(1)));
-    assert_eq!(
-        controls(vc.clone(), &node())[&Control::CpuMax],
-        "1000 1000000"
-    );
+    assert_eq!(controls(vc.clone(), &node())[&Control::CpuMax], "1000 1000000");
     vc.limit.cpu = Some(Amount::Absolute(NanoCores(u64::MAX)));
     assert!(controls(vc, &node()).contains_key(&Control::CpuMax));
 }
@@ -136,9 +121,7 @@ fn a_limit_under_the_least_quota_takes_a_longer_period() {
 fn what_the_node_cannot_enforce_is_degraded_with_its_reason_and_not_written() {
     let mut node = node();
     let reason = "memory: controller is bound to cgroup v1".to_owned();
-    node.support
-        .missing
-        .insert(Control::MemoryMax, reason.clone());
+    node.support.missing.insert(Control::MemoryMax, reason.clone());
     let mut vc = virtual_cluster("a", 1, &[]);
     let desired = compiled(snapshot(vec![vc.clone()]), &node);
     assert!(desired.degraded.is_empty(), "nothing was asked for");
@@ -147,11 +130,7 @@ fn what_the_node_cannot_enforce_is_degraded_with_its_reason_and_not_written() {
     let degraded = &desired.degraded[&vc.name];
     assert_eq!(degraded[0].subject, "memory.max");
     assert_eq!(degraded[0].message, reason);
-    assert!(
-        !desired.cgroups[&vc.name]
-            .controls
-            .contains_key(&Control::MemoryMax)
-    );
+    assert!(!desired.cgroups[&vc.name].controls.contains_key(&Control::MemoryMax));
 }
 
 #[test]
@@ -176,11 +155,7 @@ fn a_device_that_is_not_there_is_told() {
         write_operations_per_second: None,
     }];
     let desired = compiled(snapshot(vec![vc.clone()]), &node());
-    assert!(
-        desired.degraded[&vc.name][0]
-            .message
-            .contains("/dev/absent")
-    );
+    assert!(desired.degraded[&vc.name][0].message.contains("/dev/absent"));
 }
 
 #[test]
@@ -189,33 +164,18 @@ fn the_far_end_is_decided_in_the_documented_order() {
         virtual_cluster("a", 1, &["10.1.0.0/24", "fd00:1::1"]),
         virtual_cluster("b", 2, &["10.1.1.1", "192.0.2.9"]),
     ]);
-    facts.shared = BTreeSet::from([
-        "10.96.0.10".parse().unwrap(),
-        "10.1.0.0/16".parse().unwrap(),
-    ]);
+    facts.shared = BTreeSet::from(["10.96.0.10".parse().unwrap(), "10.1.0.0/16".parse().unwrap()]);
     facts.cluster_ranges = BTreeSet::from(["10.0.0.0/8".parse().unwrap()]);
     facts.node_addresses = BTreeSet::from(["192.0.2.9".parse().unwrap()]);
     let network = compiled(facts, &node()).network;
     let class = |address: &str| classify(1, look_up(&network, address.parse().unwrap()));
     assert_eq!(class("10.1.0.7"), Class::Own);
     assert_eq!(class("fd00:1::1"), Class::Own);
-    assert_eq!(
-        class("192.0.2.9"),
-        Class::Node,
-        "node before another virtual cluster"
-    );
+    assert_eq!(class("192.0.2.9"), Class::Node, "node before another virtual cluster");
     assert_eq!(class("192.0.2.1"), Class::Node, "this node's own address");
     assert_eq!(class("127.0.0.1"), Class::Node);
-    assert_eq!(
-        class("10.96.0.10"),
-        Class::Shared,
-        "shared inside the cluster's range"
-    );
-    assert_eq!(
-        class("10.1.1.1"),
-        Class::Shared,
-        "shared before another virtual cluster"
-    );
+    assert_eq!(class("10.96.0.10"), Class::Shared, "shared inside the cluster's range");
+    assert_eq!(class("10.1.1.1"), Class::Shared, "shared before another virtual cluster");
     assert_eq!(class("10.2.0.1"), Class::Cluster);
     assert_eq!(class("8.8.8.8"), Class::Outside);
     let as_b = classify(2, look_up(&network, "10.1.0.7".parse().unwrap()));
@@ -227,30 +187,19 @@ fn a_prefix_as_wide_as_all_ipv6_does_not_speak_for_ipv4() {
     let mut facts = snapshot(vec![]);
     facts.cluster_ranges = BTreeSet::from(["::/0".parse().unwrap()]);
     let network = compiled(facts, &node()).network;
-    assert_eq!(
-        classify(1, look_up(&network, "8.8.8.8".parse().unwrap())),
-        Class::Outside
-    );
-    assert_eq!(
-        classify(1, look_up(&network, "2001:db8::1".parse().unwrap())),
-        Class::Cluster
-    );
+    assert_eq!(classify(1, look_up(&network, "8.8.8.8".parse().unwrap())), Class::Outside);
+    assert_eq!(classify(1, look_up(&network, "2001:db8::1".parse().unwrap())), Class::Cluster);
 }
 
 #[test]
 fn overlapping_addresses_refuse_the_snapshot_and_name_both() {
     for (one, other) in [("10.0.0.1", "10.0.0.1"), ("10.0.0.0/8", "10.0.0.1")] {
-        let facts = snapshot(vec![
-            virtual_cluster("a", 1, &[one]),
-            virtual_cluster("b", 2, &[other]),
-        ]);
+        let facts =
+            snapshot(vec![virtual_cluster("a", 1, &[one]), virtual_cluster("b", 2, &[other])]);
         let mut index = Index::default();
         index.apply(Fact::Snapshot(facts)).unwrap();
         let error = compile(&index, &node()).unwrap_err().to_string();
-        assert!(
-            error.contains("\"a\"") && error.contains("\"b\""),
-            "{error}"
-        );
+        assert!(error.contains("\"a\"") && error.contains("\"b\""), "{error}");
         assert!(error.contains("10.0.0.1"), "{error}");
     }
 }
@@ -269,10 +218,7 @@ fn enforce_reaches_the_member_table() {
     let mut a = virtual_cluster("a", 1, &[]);
     a.network.mode = NetworkMode::Enforce;
     let network = compiled(snapshot(vec![a]), &node()).network;
-    assert_eq!(
-        network.members.values().next().unwrap().mode,
-        bulkhead_abi::MODE_ENFORCE
-    );
+    assert_eq!(network.members.values().next().unwrap().mode, bulkhead_abi::MODE_ENFORCE);
 }
 
 /// Few enough addresses that random blocks cover each other.

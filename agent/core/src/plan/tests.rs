@@ -31,10 +31,7 @@ fn enforced(name: &str, number: u32, addresses: &[&str]) -> VirtualCluster {
 }
 
 fn two() -> Desired {
-    let clusters = vec![
-        enforced("a", 1, &["10.0.0.1"]),
-        enforced("b", 2, &["10.0.0.2"]),
-    ];
+    let clusters = vec![enforced("a", 1, &["10.0.0.1"]), enforced("b", 2, &["10.0.0.2"])];
     compiled(snapshot(clusters), &node())
 }
 
@@ -49,15 +46,8 @@ fn first_start_fills_tables_before_it_judges_and_limits_before_it_admits() {
     let desired = compiled(snapshot(vec![a]), &node());
     let plan = plan(&desired, &Observed::default(), Capacities::default()).unwrap();
     let created = position(&plan, |step| matches!(step, Step::CreateCgroup { .. }));
-    let limited = position(&plan, |step| {
-        matches!(
-            step,
-            Step::SetControl {
-                control: Control::PidsMax,
-                ..
-            }
-        )
-    });
+    let limited =
+        position(&plan, |step| matches!(step, Step::SetControl { control: Control::PidsMax, .. }));
     let filled = position(&plan, |step| matches!(step, Step::PutAddresses(_)));
     let member = position(&plan, |step| matches!(step, Step::SetMember { .. }));
     let attached = position(&plan, |step| matches!(step, Step::Attach));
@@ -68,19 +58,9 @@ fn first_start_fills_tables_before_it_judges_and_limits_before_it_admits() {
 
 #[test]
 fn a_full_table_refuses_the_change_whole_and_names_it() {
-    let capacities = Capacities {
-        addresses: 1,
-        ..Capacities::default()
-    };
+    let capacities = Capacities { addresses: 1, ..Capacities::default() };
     let error = plan(&two(), &Observed::default(), capacities).unwrap_err();
-    assert!(matches!(
-        error,
-        PlanError::TableFull {
-            table: "ADDRESSES",
-            capacity: 1,
-            ..
-        }
-    ));
+    assert!(matches!(error, PlanError::TableFull { table: "ADDRESSES", capacity: 1, .. }));
     assert!(error.to_string().contains("ADDRESSES"), "{error}");
 }
 
@@ -98,10 +78,7 @@ fn somebody_elses_change_is_mended() {
     controls.insert(Control::MemoryHigh, ControlValue::Max(Max::At(1)));
     observed.network.attached.remove(PROGRAMS[0]);
     let again = plan(&desired, &observed, Capacities::default()).unwrap();
-    let written = again
-        .steps
-        .iter()
-        .filter(|step| matches!(step, Step::SetControl { .. }));
+    let written = again.steps.iter().filter(|step| matches!(step, Step::SetControl { .. }));
     assert_eq!(written.count(), 2);
     assert!(again.steps.contains(&Step::Attach));
 }
@@ -112,12 +89,7 @@ fn only_tightening_ends_connections() {
     let (mut observed, mut id) = (Observed::default(), 0);
     let desired = compiled(snapshot(vec![observe.clone()]), &node());
     let first = plan(&desired, &observed, Capacities::default()).unwrap();
-    assert!(
-        !first
-            .steps
-            .iter()
-            .any(|step| matches!(step, Step::EndConnections { .. }))
-    );
+    assert!(!first.steps.iter().any(|step| matches!(step, Step::EndConnections { .. })));
     carry_out(&first, &mut observed, &mut id);
     observe.network.mode = NetworkMode::Enforce;
     let desired = compiled(snapshot(vec![observe.clone()]), &node());
@@ -132,35 +104,21 @@ fn a_deleted_virtual_cluster_with_processes_is_released_and_counted_to_its_end()
     a.limit.pids = Some(Amount::Absolute(Pids(10)));
     let (mut observed, mut id) = (Observed::default(), 0);
     let desired = compiled(snapshot(vec![a.clone()]), &node());
-    carry_out(
-        &plan(&desired, &observed, Capacities::default()).unwrap(),
-        &mut observed,
-        &mut id,
-    );
+    carry_out(&plan(&desired, &observed, Capacities::default()).unwrap(), &mut observed, &mut id);
     observed.cgroups.get_mut(&a.name).unwrap().populated = true;
 
     let nobody = compiled(snapshot(vec![]), &node());
     let released = plan(&nobody, &observed, Capacities::default()).unwrap();
     carry_out(&released, &mut observed, &mut id);
     let cgroup = &observed.cgroups[&a.name];
-    assert_eq!(
-        cgroup.controls[&Control::PidsMax],
-        Control::PidsMax.default_value()
-    );
+    assert_eq!(cgroup.controls[&Control::PidsMax], Control::PidsMax.default_value());
     assert_eq!(observed.network.members[&cgroup.id].mode, MODE_OFF);
     assert!(observed.network.counters.contains(&cgroup.id));
-    assert!(
-        plan(&nobody, &observed, Capacities::default())
-            .unwrap()
-            .is_empty()
-    );
+    assert!(plan(&nobody, &observed, Capacities::default()).unwrap().is_empty());
 
     observed.cgroups.get_mut(&a.name).unwrap().populated = false;
     let last = plan(&nobody, &observed, Capacities::default()).unwrap();
-    assert!(
-        last.clone().keeping_counters().is_empty(),
-        "nothing but ends of counters: {last:?}"
-    );
+    assert!(last.clone().keeping_counters().is_empty(), "nothing but ends of counters: {last:?}");
     carry_out(&last, &mut observed, &mut id);
     assert!(observed.cgroups.is_empty());
     assert!(observed.network.members.is_empty() && observed.network.counters.is_empty());
@@ -184,9 +142,7 @@ fn world() -> impl Strategy<Value = Vec<VirtualCluster>> {
                 let blocks = addresses.iter().map(|host| text(host).parse().unwrap());
                 vc.addresses = blocks.collect::<BTreeSet<AddressBlock>>();
                 vc.network.mode = mode;
-                let friends = allow
-                    .iter()
-                    .map(|number| format!("vc{number}").parse().unwrap());
+                let friends = allow.iter().map(|number| format!("vc{number}").parse().unwrap());
                 vc.network.allow = friends.collect();
                 vc.limit.pids = limit.map(|pids| Amount::Absolute(Pids(pids)));
                 there.then_some(vc)
@@ -206,29 +162,18 @@ fn mess(observed: &mut Observed, seed: u64) {
         observed.network.configured = false;
     }
     if seed & 4 != 0 {
-        let far = bulkhead_abi::FarEnd {
-            virtual_cluster: 9,
-            flags: 7,
-        };
-        observed
-            .network
-            .addresses
-            .insert(bulkhead_abi::Address([1; 16]), far);
+        let far = bulkhead_abi::FarEnd { virtual_cluster: 9, flags: 7 };
+        observed.network.addresses.insert(bulkhead_abi::Address([1; 16]), far);
         observed.network.prefixes.insert(Prefix::default(), far);
     }
     if seed & 8 != 0 {
-        let member = Member {
-            virtual_cluster: 9,
-            mode: MODE_OBSERVE,
-        };
+        let member = Member { virtual_cluster: 9, mode: MODE_OBSERVE };
         observed.network.members.insert(CgroupId(u64::MAX), member);
         observed.network.counters.insert(CgroupId(u64::MAX - 1));
     }
     for (at, cgroup) in observed.cgroups.values_mut().enumerate() {
         if seed >> (4 + at) & 1 != 0 {
-            cgroup
-                .controls
-                .insert(Control::PidsMax, ControlValue::Max(Max::At(seed)));
+            cgroup.controls.insert(Control::PidsMax, ControlValue::Max(Max::At(seed)));
         }
         cgroup.populated = seed >> (8 + at) & 1 != 0;
         if seed >> (12 + at) & 1 != 0 {

@@ -29,13 +29,7 @@ pub fn account(
     accounting: Accounting<'_>,
     integrals: &mut Integrals,
 ) -> Vec<UsageRecord> {
-    integrals.retain(
-        &sample
-            .virtual_clusters
-            .values()
-            .map(|seen| seen.cgroup)
-            .collect(),
-    );
+    integrals.retain(&sample.virtual_clusters.values().map(|seen| seen.cgroup).collect());
     let window = Window::containing(sample.at, accounting.window_nanoseconds);
     let mut records = Vec::new();
     for (name, seen) in &sample.virtual_clusters {
@@ -48,10 +42,7 @@ pub fn account(
             records.extend(record(epoch, values));
         }
         if let Some(counters) = &seen.network {
-            records.extend(record(
-                Epoch(sample.network_epoch.0),
-                network_values(counters),
-            ));
+            records.extend(record(Epoch(sample.network_epoch.0), network_values(counters)));
         }
     }
     records
@@ -97,34 +88,16 @@ fn integrated(
 /// Everything that the cgroup's files count. What this node does not count is not there, which
 /// is not the same as zero.
 fn cgroup_values(counters: &CgroupCounters) -> BTreeMap<Meter, u64> {
-    let CgroupCounters {
-        cpu,
-        memory,
-        io,
-        pids,
-        pressure,
-    } = counters;
+    let CgroupCounters { cpu, memory, io, pids, pressure } = counters;
     let throttled = cpu.and_then(|cpu| cpu.throttled);
     let all = [
         (Meter::CPU_USAGE, cpu.map(|cpu| cpu.usage_nanoseconds)),
         (Meter::CPU_USER, cpu.map(|cpu| cpu.user_nanoseconds)),
         (Meter::CPU_SYSTEM, cpu.map(|cpu| cpu.system_nanoseconds)),
-        (
-            Meter::CPU_THROTTLED,
-            throttled.map(|throttled| throttled.nanoseconds),
-        ),
-        (
-            Meter::CPU_THROTTLED_PERIODS,
-            throttled.map(|throttled| throttled.periods),
-        ),
-        (
-            Meter::MEMORY_CURRENT,
-            memory.map(|memory| memory.current_bytes),
-        ),
-        (
-            Meter::MEMORY_PEAK,
-            memory.and_then(|memory| memory.peak_bytes),
-        ),
+        (Meter::CPU_THROTTLED, throttled.map(|throttled| throttled.nanoseconds)),
+        (Meter::CPU_THROTTLED_PERIODS, throttled.map(|throttled| throttled.periods)),
+        (Meter::MEMORY_CURRENT, memory.map(|memory| memory.current_bytes)),
+        (Meter::MEMORY_PEAK, memory.and_then(|memory| memory.peak_bytes)),
         (Meter::OOM_KILLS, memory.map(|memory| memory.oom_kills)),
         (Meter::IO_READ, io.map(|io| io.read_bytes)),
         (Meter::IO_WRITE, io.map(|io| io.write_bytes)),
@@ -133,30 +106,13 @@ fn cgroup_values(counters: &CgroupCounters) -> BTreeMap<Meter, u64> {
         (Meter::PIDS_CURRENT, pids.map(|pids| pids.current)),
         (Meter::PIDS_PEAK, pids.and_then(|pids| pids.peak)),
         (Meter::PIDS_REFUSED, pids.map(|pids| pids.refused)),
-        (
-            Meter::PRESSURE_CPU_SOME,
-            pressure.and_then(|p| p.cpu_some_nanoseconds),
-        ),
-        (
-            Meter::PRESSURE_MEMORY_SOME,
-            pressure.and_then(|p| p.memory_some_nanoseconds),
-        ),
-        (
-            Meter::PRESSURE_MEMORY_FULL,
-            pressure.and_then(|p| p.memory_full_nanoseconds),
-        ),
-        (
-            Meter::PRESSURE_IO_SOME,
-            pressure.and_then(|p| p.io_some_nanoseconds),
-        ),
-        (
-            Meter::PRESSURE_IO_FULL,
-            pressure.and_then(|p| p.io_full_nanoseconds),
-        ),
+        (Meter::PRESSURE_CPU_SOME, pressure.and_then(|p| p.cpu_some_nanoseconds)),
+        (Meter::PRESSURE_MEMORY_SOME, pressure.and_then(|p| p.memory_some_nanoseconds)),
+        (Meter::PRESSURE_MEMORY_FULL, pressure.and_then(|p| p.memory_full_nanoseconds)),
+        (Meter::PRESSURE_IO_SOME, pressure.and_then(|p| p.io_some_nanoseconds)),
+        (Meter::PRESSURE_IO_FULL, pressure.and_then(|p| p.io_full_nanoseconds)),
     ];
-    all.into_iter()
-        .filter_map(|(meter, value)| Some((meter, value?)))
-        .collect()
+    all.into_iter().filter_map(|(meter, value)| Some((meter, value?))).collect()
 }
 
 /// Every cell that has counted anything. A cell at zero is the same as no cell: it began at zero
@@ -166,10 +122,8 @@ fn network_values(counters: &Counters) -> BTreeMap<Meter, u64> {
     for (direction, classes) in counters.cells.iter().enumerate() {
         for (class, outcomes) in classes.iter().enumerate() {
             for (outcome, cell) in outcomes.iter().enumerate() {
-                let units = [
-                    (NetworkUnit::Bytes, cell.bytes),
-                    (NetworkUnit::Packets, cell.packets),
-                ];
+                let units =
+                    [(NetworkUnit::Bytes, cell.bytes), (NetworkUnit::Packets, cell.packets)];
                 for (unit, value) in units {
                     let meter = Meter::network(direction, class, outcome, unit);
                     values.extend(meter.map(|meter| (meter, value)));
@@ -199,14 +153,8 @@ mod tests {
 
     fn sample(at: u64, cgroup: u64, usage: u64, memory: u64) -> Sample {
         let counters = CgroupCounters {
-            cpu: Some(CpuCounters {
-                usage_nanoseconds: usage,
-                ..CpuCounters::default()
-            }),
-            memory: Some(MemoryCounters {
-                current_bytes: memory,
-                ..MemoryCounters::default()
-            }),
+            cpu: Some(CpuCounters { usage_nanoseconds: usage, ..CpuCounters::default() }),
+            memory: Some(MemoryCounters { current_bytes: memory, ..MemoryCounters::default() }),
             ..CgroupCounters::default()
         };
         let mut network = Counters::default();
@@ -242,25 +190,14 @@ mod tests {
         let mut integrals = Integrals::default();
         pass(&sample(12 * SECOND, 9, 50, 1_000), &mut integrals);
         let records = pass(&sample(23 * SECOND, 9, 60, 1_000), &mut integrals);
-        let window = Window {
-            start: UnixNanos(20 * SECOND),
-            length_nanoseconds: 10 * SECOND,
-        };
+        let window = Window { start: UnixNanos(20 * SECOND), length_nanoseconds: 10 * SECOND };
         assert!(records.iter().all(|record| record.window == window));
-        let of = |epoch| {
-            records
-                .iter()
-                .find(|record| record.epoch == Epoch(epoch))
-                .unwrap()
-        };
+        let of = |epoch| records.iter().find(|record| record.epoch == Epoch(epoch)).unwrap();
         assert_eq!(of(0).values[&Meter::CPU_USAGE], 60);
         assert_eq!(of(12 * SECOND).values[&Meter::MEMORY_BYTE_SECONDS], 11_000);
         let denied = Meter::network(0, 3, 1, NetworkUnit::Bytes).unwrap();
         assert_eq!(of(77).values[&denied], 200);
-        assert_eq!(
-            of(77).values[&Meter::refused_calls(0, 3, false).unwrap()],
-            5
-        );
+        assert_eq!(of(77).values[&Meter::refused_calls(0, 3, false).unwrap()], 5);
         assert_eq!(records.len(), 3);
     }
 
@@ -268,16 +205,8 @@ mod tests {
     fn what_is_not_counted_here_is_absent_not_zero() {
         let mut integrals = Integrals::default();
         let records = pass(&sample(SECOND, 9, 50, 0), &mut integrals);
-        assert!(
-            records
-                .iter()
-                .all(|record| !record.values.contains_key(&Meter::IO_READ))
-        );
-        assert!(
-            records
-                .iter()
-                .all(|record| !record.values.contains_key(&Meter::CPU_THROTTLED))
-        );
+        assert!(records.iter().all(|record| !record.values.contains_key(&Meter::IO_READ)));
+        assert!(records.iter().all(|record| !record.values.contains_key(&Meter::CPU_THROTTLED)));
     }
 
     #[test]
@@ -287,10 +216,7 @@ mod tests {
         let records = pass(&sample(2 * SECOND, 10, 1, 100), &mut integrals);
         assert!(records.iter().all(|record| record.cgroup == CgroupId(10)));
         let integral = integrals.by_cgroup[&CgroupId(10)];
-        assert_eq!(
-            (integral.byte_seconds, integral.epoch),
-            (0, Epoch(2 * SECOND))
-        );
+        assert_eq!((integral.byte_seconds, integral.epoch), (0, Epoch(2 * SECOND)));
         assert!(!integrals.by_cgroup.contains_key(&CgroupId(9)));
     }
 

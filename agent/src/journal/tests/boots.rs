@@ -18,17 +18,12 @@ fn the_newest_values_are_there_after_a_restart() {
     let directory = directory();
     let (mut journal, _) = open(directory.path());
     for value in 1..=20 {
-        journal
-            .append(&[record(1, 1, value), record(2, 1, 100 * value)])
-            .unwrap();
+        journal.append(&[record(1, 1, value), record(2, 1, 100 * value)]).unwrap();
     }
     drop(journal);
     let (_, recovered) = open(directory.path());
     assert_eq!(recovered.latest.get(&series(1), Meter::CPU_USAGE), Some(20));
-    assert_eq!(
-        recovered.latest.get(&series(2), Meter::CPU_USAGE),
-        Some(2_000)
-    );
+    assert_eq!(recovered.latest.get(&series(2), Meter::CPU_USAGE), Some(2_000));
     assert_eq!(recovered.latest.get(&series(2), Meter::OOM_KILLS), None);
     assert_eq!(recovered.latest.iter().count(), 2);
 }
@@ -39,9 +34,7 @@ fn a_checkpoint_outlives_everything_else() {
     let (mut journal, recovered) = open(directory.path());
     assert_eq!(recovered.checkpoint, None);
     journal.put_checkpoint(b"first").unwrap();
-    journal
-        .append_with(&[record(1, 1, 1)], Some(b"second"))
-        .unwrap();
+    journal.append_with(&[record(1, 1, 1)], Some(b"second")).unwrap();
     for value in 2..=100 {
         let last = journal.append(&[record(1, 1, value)]).unwrap();
         journal.acknowledge(last).unwrap();
@@ -57,9 +50,7 @@ fn a_checkpoint_longer_than_a_segment_is_kept() {
     let directory = directory();
     let (mut journal, _) = open(directory.path());
     for byte in 0..50_u8 {
-        journal
-            .append_with(&[record(1, 1, 1)], Some(&[byte; 5_000]))
-            .unwrap();
+        journal.append_with(&[record(1, 1, 1)], Some(&[byte; 5_000])).unwrap();
     }
     drop(journal);
     assert_eq!(open(directory.path()).1.checkpoint, Some(vec![49; 5_000]));
@@ -69,9 +60,7 @@ fn a_checkpoint_longer_than_a_segment_is_kept() {
 fn another_boot_has_its_own_cgroups() {
     let directory = directory();
     let (mut journal, first) = open(directory.path());
-    journal
-        .append_with(&[record(1, 1, 1)], Some(b"of the first boot"))
-        .unwrap();
+    journal.append_with(&[record(1, 1, 1)], Some(b"of the first boot")).unwrap();
     drop(journal);
     let (mut journal, second) = Journal::open(directory.path(), SMALL, NEXT_BOOT).unwrap();
     assert_eq!(second.journal_id, first.journal_id);
@@ -82,15 +71,9 @@ fn another_boot_has_its_own_cgroups() {
     let reader = journal.reader();
     assert_eq!(reader.boot_after(Sequence(0)).as_deref(), Some(BOOT));
     let chunk = reader.read_after(Sequence(0), usize::MAX).unwrap();
-    assert_eq!(
-        (chunk.boot.as_str(), sequences(&chunk.batches)),
-        (BOOT, vec![1])
-    );
+    assert_eq!((chunk.boot.as_str(), sequences(&chunk.batches)), (BOOT, vec![1]));
     let chunk = reader.read_after(Sequence(1), usize::MAX).unwrap();
-    assert_eq!(
-        (chunk.boot.as_str(), sequences(&chunk.batches)),
-        (NEXT_BOOT, vec![2])
-    );
+    assert_eq!((chunk.boot.as_str(), sequences(&chunk.batches)), (NEXT_BOOT, vec![2]));
     assert_eq!(reader.boot_after(Sequence(2)), None);
 }
 
@@ -98,24 +81,17 @@ fn another_boot_has_its_own_cgroups() {
 fn new_numbers_keep_the_boot() {
     let directory = directory();
     let (mut journal, _) = open(directory.path());
-    journal
-        .append_with(&[record(1, 1, 1)], Some(b"old"))
-        .unwrap();
+    journal.append_with(&[record(1, 1, 1)], Some(b"old")).unwrap();
     drop(journal);
     let (mut journal, _) = Journal::open(directory.path(), SMALL, NEXT_BOOT).unwrap();
-    journal
-        .append_with(&[record(1, 1, 2)], Some(b"new"))
-        .unwrap();
+    journal.append_with(&[record(1, 1, 2)], Some(b"new")).unwrap();
     journal.continue_after(Sequence(10)).unwrap();
     journal.append(&[record(1, 1, 3)]).unwrap();
     let reader = journal.reader();
     for (after, boot, value) in [(10, BOOT, 1), (11, NEXT_BOOT, 2), (12, NEXT_BOOT, 3)] {
         assert_eq!(reader.boot_after(Sequence(after)).as_deref(), Some(boot));
         let chunk = reader.read_after(Sequence(after), 1).unwrap();
-        assert_eq!(
-            (chunk.boot.as_str(), cpu_values(&chunk.batches)),
-            (boot, vec![value])
-        );
+        assert_eq!((chunk.boot.as_str(), cpu_values(&chunk.batches)), (boot, vec![value]));
     }
     drop(journal);
     let (_, recovered) = Journal::open(directory.path(), SMALL, NEXT_BOOT).unwrap();

@@ -60,20 +60,14 @@ fn damage_between_good_records_is_set_aside_and_the_rest_goes_on() {
     let before = fs::read(&damaged).unwrap();
     let (journal, recovered) = open(directory.path());
     assert_eq!(recovered.truncated, None);
-    let [lost] = &recovered.damaged[..] else {
-        panic!("{:?}", recovered.damaged)
-    };
+    let [lost] = &recovered.damaged[..] else { panic!("{:?}", recovered.damaged) };
     assert_eq!(lost.path, damaged);
     assert_eq!(fs::read(&lost.kept).unwrap(), before);
     assert!(lost.offset >= u64::try_from(RECORDS_AT).unwrap());
     let values = cpu_values(&read(&journal.reader(), Sequence(0)));
     assert_eq!(values.len(), 29);
     assert!(values.contains(&30));
-    assert!(
-        recovered.conditions()[0].contains("rm "),
-        "{:?}",
-        recovered.conditions()
-    );
+    assert!(recovered.conditions()[0].contains("rm "), "{:?}", recovered.conditions());
     drop(journal);
 
     let (journal, recovered) = open(directory.path());
@@ -143,10 +137,7 @@ fn damage_while_it_is_open_is_told_by_the_reader() {
         journal.append(&[record(1, value, value)]).unwrap();
     }
     flip(&segments(directory.path())[0], RECORDS_AT + 40);
-    let chunk = journal
-        .reader()
-        .read_after(Sequence(0), usize::MAX)
-        .unwrap();
+    let chunk = journal.reader().read_after(Sequence(0), usize::MAX).unwrap();
     assert_eq!(sequences(&chunk.batches), [2, 3]);
     assert_eq!(chunk.unreadable.len(), 1);
     let chunk = journal.reader().read_after(Sequence(0), 1).unwrap();
@@ -177,19 +168,11 @@ fn what_is_not_ours_is_named_and_left_alone() {
     symlink(linked.path().join("elsewhere"), path).unwrap();
 
     let cases: [(TempDir, Expected); 5] = [
-        (foreign, |error| {
-            matches!(error, JournalError::Foreign { .. })
-        }),
-        (newer, |error| {
-            matches!(error, JournalError::NewerVersion { version: 9, .. })
-        }),
+        (foreign, |error| matches!(error, JournalError::Foreign { .. })),
+        (newer, |error| matches!(error, JournalError::NewerVersion { version: 9, .. })),
         (mixed, |error| matches!(error, JournalError::Mixed { .. })),
-        (misnamed, |error| {
-            matches!(error, JournalError::Misnamed { .. })
-        }),
-        (linked, |error| {
-            matches!(error, JournalError::Foreign { .. })
-        }),
+        (misnamed, |error| matches!(error, JournalError::Misnamed { .. })),
+        (linked, |error| matches!(error, JournalError::Foreign { .. })),
     ];
     for (directory, expected) in cases {
         // A cut tail elsewhere is not mended either before all is known to be ours.
@@ -209,11 +192,7 @@ fn files_that_are_no_segments_are_left_alone() {
     let directory = filled(3);
     fs::write(directory.path().join("README"), b"x").unwrap();
     fs::write(directory.path().join("7.segment"), b"x").unwrap();
-    fs::write(
-        directory.path().join("00000000000000000002.segment.tmp"),
-        b"x",
-    )
-    .unwrap();
+    fs::write(directory.path().join("00000000000000000002.segment.tmp"), b"x").unwrap();
     let (journal, _) = open(directory.path());
     assert_eq!(cpu_values(&read(&journal.reader(), Sequence(0))), [1, 2, 3]);
     assert!(directory.path().join("README").exists());

@@ -39,24 +39,16 @@ pub(super) struct Crash {
 
 impl Crashes {
     pub(super) fn new(of: &Path) -> Self {
-        let synced = files(of, "")
-            .into_iter()
-            .map(|path| fs::metadata(path).unwrap());
+        let synced = files(of, "").into_iter().map(|path| fs::metadata(path).unwrap());
         let synced = synced.map(|file| (file.ino(), file.len())).collect();
-        Self {
-            of: of.to_owned(),
-            synced,
-            copies: Vec::new(),
-        }
+        Self { of: of.to_owned(), synced, copies: Vec::new() }
     }
 
     /// Segments of which not all is on the disk.
     pub(super) fn unsynced(&self) -> Vec<PathBuf> {
         let unsynced = |path: &PathBuf| {
             let file = fs::metadata(path).unwrap();
-            self.synced
-                .get(&file.ino())
-                .is_none_or(|synced| *synced < file.len())
+            self.synced.get(&file.ino()).is_none_or(|synced| *synced < file.len())
         };
         segments(&self.of).into_iter().filter(unsynced).collect()
     }
@@ -64,14 +56,9 @@ impl Crashes {
     fn add(&mut self, syncing: &File) {
         let syncing = syncing.metadata().unwrap();
         let mut names = files(&self.of, "").into_iter();
-        let name = names
-            .find(|path| fs::metadata(path).unwrap().ino() == syncing.ino())
-            .unwrap();
+        let name = names.find(|path| fs::metadata(path).unwrap().ino() == syncing.ino()).unwrap();
         let directory = copy(&self.of);
-        let synced = self
-            .synced
-            .insert(syncing.ino(), syncing.len())
-            .unwrap_or(0);
+        let synced = self.synced.insert(syncing.ino(), syncing.len()).unwrap_or(0);
         self.copies.push(Crash {
             syncing: directory.path().join(name.file_name().unwrap()),
             synced: usize::try_from(synced).unwrap(),
@@ -115,11 +102,7 @@ impl Storage for SmallDisk {
         let written = usize::try_from(wanted.min(left)).unwrap();
         Disk.write_at(file, &bytes[..written], offset)?;
         self.space.store(left - wanted.min(left), Ordering::Relaxed);
-        if wanted > left {
-            Err(io::ErrorKind::StorageFull.into())
-        } else {
-            Ok(())
-        }
+        if wanted > left { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -154,9 +137,7 @@ fn a_full_disk_costs_no_number_and_nothing_that_was_there() {
         let before = content(directory.path());
         disk.leave(left);
         let big: Vec<UsageRecord> = (0..10).map(|cgroup| record(cgroup, 1, 2)).collect();
-        let error = journal
-            .append_with(&big, Some(b"never written"))
-            .unwrap_err();
+        let error = journal.append_with(&big, Some(b"never written")).unwrap_err();
         assert!(matches!(error, JournalError::DiskFull { .. }), "{error}");
         assert!(error.is_full());
         assert_eq!(content(directory.path()), before);
@@ -186,10 +167,7 @@ fn a_disk_that_is_full_where_a_segment_would_begin_costs_nothing_either() {
     }
     assert!(confirmed >= 40);
     assert_eq!(files(directory.path(), ".tmp"), Vec::<PathBuf>::new());
-    assert_eq!(
-        read(&journal.reader(), Sequence(0)).len(),
-        usize::try_from(confirmed).unwrap()
-    );
+    assert_eq!(read(&journal.reader(), Sequence(0)).len(), usize::try_from(confirmed).unwrap());
 }
 
 #[test]
@@ -243,10 +221,7 @@ fn a_number_is_not_given_twice_where_its_batch_could_not_be_cut_off() {
     let (journal, recovered) = open(directory.path());
     assert_eq!(recovered.damaged, []);
     let batches = read(&journal.reader(), Sequence(0));
-    assert_eq!(
-        (cpu_values(&batches), sequences(&batches)),
-        (vec![1, 2, 3], vec![1, 2, 3])
-    );
+    assert_eq!((cpu_values(&batches), sequences(&batches)), (vec![1, 2, 3], vec![1, 2, 3]));
 }
 
 #[test]

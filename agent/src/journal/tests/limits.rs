@@ -3,10 +3,7 @@
 use super::disk::SmallDisk;
 use super::*;
 
-const TIGHT: Limits = Limits {
-    max_bytes: 16 << 10,
-    segment_bytes: 1 << 10,
-};
+const TIGHT: Limits = Limits { max_bytes: 16 << 10, segment_bytes: 1 << 10 };
 
 fn tight(directory: &Path, boot: &str) -> (Journal, Recovered) {
     SmallDisk::new().open_in_boot(directory, TIGHT, boot)
@@ -16,11 +13,7 @@ fn tight(directory: &Path, boot: &str) -> (Journal, Recovered) {
 fn totals(batches: &[UsageBatch]) -> BTreeMap<u64, u64> {
     let mut totals = BTreeMap::new();
     for record in batches.iter().flat_map(|batch| &batch.records) {
-        for value in record
-            .values
-            .iter()
-            .filter(|value| value.meter == Meter::CPU_USAGE.code())
-        {
+        for value in record.values.iter().filter(|value| value.meter == Meter::CPU_USAGE.code()) {
             totals.insert(record.cgroup_id, value.value);
         }
     }
@@ -28,10 +21,7 @@ fn totals(batches: &[UsageBatch]) -> BTreeMap<u64, u64> {
 }
 
 fn on_disk(directory: &Path) -> u64 {
-    segments(directory)
-        .iter()
-        .map(|path| fs::metadata(path).unwrap().len())
-        .sum()
+    segments(directory).iter().map(|path| fs::metadata(path).unwrap().len()).sum()
 }
 
 #[test]
@@ -41,9 +31,7 @@ fn totals_stay_exact_below_the_limit() {
     let mut expected = BTreeMap::new();
     for window in 1..=1_000 {
         let cgroup = window % 5;
-        journal
-            .append(&[record(cgroup, window, window * 10)])
-            .unwrap();
+        journal.append(&[record(cgroup, window, window * 10)]).unwrap();
         expected.insert(cgroup, window * 10);
         assert!(on_disk(directory.path()) <= TIGHT.max_bytes);
         assert_eq!(on_disk(directory.path()), journal.reader().bytes());
@@ -101,10 +89,7 @@ fn what_cannot_be_told_in_less_is_refused_until_the_controller_is_back() {
     assert_eq!(totals(&read(&journal.reader(), Sequence(0))), expected);
     let last = journal.last();
     journal.acknowledge(last).unwrap();
-    assert_eq!(
-        journal.append(&[record(1, 2, 2)]).unwrap(),
-        Sequence(last.0 + 1)
-    );
+    assert_eq!(journal.append(&[record(1, 2, 2)]).unwrap(), Sequence(last.0 + 1));
 }
 
 #[test]
@@ -113,9 +98,7 @@ fn boots_are_never_told_together() {
     let other = "0d0c1f6e-95a3-4f0b-9f63-3a1df2b6a3c7";
     let (mut journal, _) = tight(directory.path(), BOOT);
     for window in 1..=50 {
-        journal
-            .append(&[record(1, window, 1_000 + window)])
-            .unwrap();
+        journal.append(&[record(1, window, 1_000 + window)]).unwrap();
     }
     drop(journal);
     let (mut journal, _) = tight(directory.path(), other);
@@ -141,9 +124,7 @@ fn a_crash_before_the_longer_segments_are_removed_changes_nothing() {
     while journal.reader().compacted_records() == 0 {
         before = content(directory.path());
         window += 1;
-        journal
-            .append(&[record(window % 3, window, window)])
-            .unwrap();
+        journal.append(&[record(window % 3, window, window)]).unwrap();
     }
     let expected = read(&journal.reader(), Sequence(0));
     drop(journal);

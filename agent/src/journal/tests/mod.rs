@@ -19,10 +19,7 @@ use tempfile::TempDir;
 use super::{Journal, JournalError, Limits, Reader, Recovered, Sequence};
 
 const BOOT: &str = "7f8f6c7e-3ad6-4f4c-8b51-0f5a8f5ad0a1";
-const SMALL: Limits = Limits {
-    max_bytes: 1 << 20,
-    segment_bytes: 1 << 10,
-};
+const SMALL: Limits = Limits { max_bytes: 1 << 20, segment_bytes: 1 << 10 };
 
 fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -55,9 +52,7 @@ fn record(cgroup: u64, window: u64, value: u64) -> UsageRecord {
 fn read(reader: &Reader, after: Sequence) -> Vec<UsageBatch> {
     let mut batches: Vec<UsageBatch> = Vec::new();
     loop {
-        let last = batches
-            .last()
-            .map_or(after, |batch| Sequence(batch.sequence));
+        let last = batches.last().map_or(after, |batch| Sequence(batch.sequence));
         let chunk = reader.read_after(last, 300).unwrap();
         assert_eq!(chunk.unreadable, Vec::<String>::new());
         if chunk.batches.is_empty() {
@@ -74,20 +69,14 @@ fn sequences(batches: &[UsageBatch]) -> Vec<u64> {
 fn cpu_values(batches: &[UsageBatch]) -> Vec<u64> {
     let records = batches.iter().flat_map(|batch| &batch.records);
     let values = records.flat_map(|record| &record.values);
-    values
-        .filter(|value| value.meter == Meter::CPU_USAGE.code())
-        .map(|value| value.value)
-        .collect()
+    values.filter(|value| value.meter == Meter::CPU_USAGE.code()).map(|value| value.value).collect()
 }
 
 /// The files of a directory that end so, by name.
 fn files(directory: &Path, end: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> = entries
-        .filter(|path| path.to_string_lossy().ends_with(end))
-        .collect();
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        entries.filter(|path| path.to_string_lossy().ends_with(end)).collect();
     files.sort();
     files
 }
@@ -99,9 +88,7 @@ fn segments(directory: &Path) -> Vec<PathBuf> {
 /// Every file with its content.
 fn content(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = files(directory, "").into_iter();
-    files
-        .map(|path| (path.clone(), fs::read(path).unwrap()))
-        .collect()
+    files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
 fn copy(from: &Path) -> TempDir {

@@ -10,10 +10,7 @@ fn what_was_appended_is_read_in_order_also_after_a_restart() {
     assert_eq!(recovered.last_sequence, Sequence(0));
     assert_eq!(recovered.conditions(), Vec::<String>::new());
     for value in 1..=40 {
-        assert_eq!(
-            journal.append(&[record(1, 1, value)]).unwrap(),
-            Sequence(value)
-        );
+        assert_eq!(journal.append(&[record(1, 1, value)]).unwrap(), Sequence(value));
     }
     let expected: Vec<u64> = (1..=40).collect();
     assert_eq!(cpu_values(&read(&journal.reader(), Sequence(0))), expected);
@@ -51,23 +48,11 @@ fn nothing_to_append_gives_no_batch() {
 fn a_big_append_becomes_several_batches_that_fit_into_messages() {
     let directory = directory();
     let (mut journal, _) = Journal::open(directory.path(), Limits::default(), BOOT).unwrap();
-    let records: Vec<UsageRecord> = (0..30_000)
-        .map(|cgroup| record(cgroup, 1, cgroup))
-        .collect();
+    let records: Vec<UsageRecord> = (0..30_000).map(|cgroup| record(cgroup, 1, cgroup)).collect();
     let last = journal.append(&records).unwrap();
     assert!(last > Sequence(2));
-    let chunk = journal
-        .reader()
-        .read_after(Sequence(0), usize::MAX)
-        .unwrap();
-    assert_eq!(
-        chunk
-            .batches
-            .iter()
-            .map(|batch| batch.records.len())
-            .sum::<usize>(),
-        30_000
-    );
+    let chunk = journal.reader().read_after(Sequence(0), usize::MAX).unwrap();
+    assert_eq!(chunk.batches.iter().map(|batch| batch.records.len()).sum::<usize>(), 30_000);
     for batch in &chunk.batches {
         assert!(prost::Message::encoded_len(batch) < 600 << 10);
     }
@@ -89,24 +74,12 @@ fn acknowledged_segments_go_and_the_number_stays() {
     journal.acknowledge(Sequence(20)).unwrap();
     assert_eq!(journal.reader().acknowledged(), Sequence(30));
     let beyond = journal.acknowledge(Sequence(41)).unwrap_err();
-    assert!(
-        matches!(
-            beyond,
-            JournalError::NeverWritten {
-                last: Sequence(40),
-                ..
-            }
-        ),
-        "{beyond}"
-    );
+    assert!(matches!(beyond, JournalError::NeverWritten { last: Sequence(40), .. }), "{beyond}");
     drop(journal);
 
     let (mut journal, recovered) = open(directory.path());
     assert_eq!(recovered.acknowledged, Sequence(30));
-    assert_eq!(
-        cpu_values(&read(&journal.reader(), Sequence(30))),
-        (31..=40).collect::<Vec<_>>()
-    );
+    assert_eq!(cpu_values(&read(&journal.reader(), Sequence(30))), (31..=40).collect::<Vec<_>>());
     journal.acknowledge(Sequence(40)).unwrap();
     drop(journal);
     let (mut journal, recovered) = open(directory.path());
@@ -122,9 +95,7 @@ fn a_reader_goes_on_while_the_writer_writes_and_removes() {
     let consumer = thread::spawn(move || {
         let mut seen: Vec<UsageBatch> = Vec::new();
         while seen.len() < 300 {
-            let last = seen
-                .last()
-                .map_or(Sequence(0), |batch| Sequence(batch.sequence));
+            let last = seen.last().map_or(Sequence(0), |batch| Sequence(batch.sequence));
             seen.extend(reader.read_after(last, 500).unwrap().batches);
         }
         seen
@@ -170,10 +141,7 @@ fn a_second_agent_is_refused() {
 fn limits_that_do_not_fit_are_refused() {
     let directory = directory();
     for (max_bytes, segment_bytes) in [(1 << 20, 1_000), (4_000, 1_024), (1 << 33, 1 << 20)] {
-        let limits = Limits {
-            max_bytes,
-            segment_bytes,
-        };
+        let limits = Limits { max_bytes, segment_bytes };
         let error = Journal::open(directory.path(), limits, BOOT).unwrap_err();
         assert!(matches!(error, JournalError::Limits { .. }), "{error}");
     }

@@ -47,10 +47,8 @@ impl Merged {
             assert!(batch.sequence > self.high_water);
             self.high_water = batch.sequence;
             for record in &batch.records {
-                let value = record
-                    .values
-                    .iter()
-                    .find(|value| value.meter == Meter::CPU_USAGE.code());
+                let value =
+                    record.values.iter().find(|value| value.meter == Meter::CPU_USAGE.code());
                 let Some(value) = value else { continue };
                 let newest = self.newest.entry(record.cgroup_id).or_default();
                 *newest = value.value.max(*newest);
@@ -61,10 +59,7 @@ impl Merged {
 }
 
 fn run_tight(operations: Vec<Tight>) {
-    let limits = Limits {
-        max_bytes: 8 << 10,
-        segment_bytes: 1 << 10,
-    };
+    let limits = Limits { max_bytes: 8 << 10, segment_bytes: 1 << 10 };
     let (directory, disk) = (directory(), SmallDisk::new());
     let (mut journal, _) = disk.open(directory.path(), limits);
     let (mut merged, mut expected, mut value) = (Merged::default(), BTreeMap::new(), 0);
@@ -145,9 +140,7 @@ impl Model {
     fn records(&mut self, count: u64) -> Vec<UsageRecord> {
         let values = self.value + 1..=self.value + count;
         self.value += count;
-        values
-            .map(|value| record(value % 4, value, value))
-            .collect()
+        values.map(|value| record(value % 4, value, value)).collect()
     }
 
     fn append(
@@ -158,9 +151,7 @@ impl Model {
     ) -> Result<(), JournalError> {
         let last = journal.append_with(records, checkpoint.as_deref())?;
         if !records.is_empty() {
-            let values = records
-                .iter()
-                .map(|record| record.values[&Meter::CPU_USAGE]);
+            let values = records.iter().map(|record| record.values[&Meter::CPU_USAGE]);
             assert_eq!(self.confirmed.insert(last.0, values.collect()), None);
         }
         self.checkpoint = checkpoint.or(self.checkpoint.take());
@@ -212,10 +203,7 @@ fn crash(model: &mut Model, journal: &mut Journal, disk: &SmallDisk, of: &Path, 
         let (journal, recovered) = SmallDisk::new().open(copy.directory.path(), SMALL);
         model.check_reopened(&journal, &recovered, true);
     }
-    let values = records
-        .iter()
-        .map(|record| record.values[&Meter::CPU_USAGE])
-        .collect();
+    let values = records.iter().map(|record| record.values[&Meter::CPU_USAGE]).collect();
     model.confirmed.insert(journal.last().0, values);
 }
 
@@ -225,10 +213,7 @@ fn run(operations: Vec<Operation>) {
     let (mut journal, _) = disk.open(directory.path(), SMALL);
     for operation in operations {
         match operation {
-            Operation::Append {
-                records,
-                checkpoint,
-            } => {
+            Operation::Append { records, checkpoint } => {
                 let records = model.records(records);
                 let checkpoint = checkpoint.map(|byte| vec![byte; usize::from(byte)]);
                 model.append(&mut journal, &records, checkpoint).unwrap();

@@ -27,11 +27,7 @@ impl CounterTable {
     pub(super) unsafe fn new(capacity: u32, cpus: usize, map: OwnedFd) -> Self {
         // SAFETY: the caller's; `Counters` is a multiple of 8 bytes.
         let raw = unsafe { RawMap::new(map, cpus) };
-        Self {
-            capacity,
-            cpus,
-            raw,
-        }
+        Self { capacity, cpus, raw }
     }
 
     /// How many cgroups it can count.
@@ -48,11 +44,7 @@ impl CounterTable {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
             Err(error) if is_full(&error) => {
                 let (map, capacity) = (maps::COUNTERS, self.capacity);
-                Err(BpfError::TableFull {
-                    map,
-                    capacity,
-                    wanted: 1,
-                })
+                Err(BpfError::TableFull { map, capacity, wanted: 1 })
             }
             Err(error) => Err(BpfError::map("write to", maps::COUNTERS)(error)),
         }
@@ -69,20 +61,14 @@ impl CounterTable {
     pub fn read_all(&self) -> Result<Vec<(u64, Counters)>, BpfError> {
         let read = self.raw.read_all();
         let (ids, values) = read.map_err(BpfError::map("read", maps::COUNTERS))?;
-        Ok(ids
-            .into_iter()
-            .zip(values.chunks(self.cpus).map(sum))
-            .collect())
+        Ok(ids.into_iter().zip(values.chunks(self.cpus).map(sum)).collect())
     }
 }
 
 fn sum(cpus: &[Counters]) -> Counters {
     cpus.iter().fold(Counters::default(), |mut sum, cpu| {
         let cells = sum.cells.as_flattened_mut().as_flattened_mut();
-        for (into, from) in cells
-            .iter_mut()
-            .zip(cpu.cells.as_flattened().as_flattened())
-        {
+        for (into, from) in cells.iter_mut().zip(cpu.cells.as_flattened().as_flattened()) {
             let Cell { packets, bytes } = *from;
             into.packets = into.packets.wrapping_add(packets);
             into.bytes = into.bytes.wrapping_add(bytes);
@@ -104,52 +90,16 @@ mod tests {
     #[test]
     fn the_sum_is_cell_by_cell() {
         let mut one = Counters::default();
-        one.cells[0][1][2] = Cell {
-            packets: 1,
-            bytes: 100,
-        };
-        one.connects[1][3] = ConnectCell {
-            denied: 5,
-            would_deny: 6,
-        };
+        one.cells[0][1][2] = Cell { packets: 1, bytes: 100 };
+        one.connects[1][3] = ConnectCell { denied: 5, would_deny: 6 };
         let mut other = Counters::default();
-        other.cells[0][1][2] = Cell {
-            packets: 2,
-            bytes: 200,
-        };
-        other.cells[1][5][0] = Cell {
-            packets: 7,
-            bytes: 8,
-        };
+        other.cells[0][1][2] = Cell { packets: 2, bytes: 200 };
+        other.cells[1][5][0] = Cell { packets: 7, bytes: 8 };
         let sum = sum(&[one, other]);
-        assert_eq!(
-            sum.cells[0][1][2],
-            Cell {
-                packets: 3,
-                bytes: 300
-            }
-        );
-        assert_eq!(
-            sum.cells[1][5][0],
-            Cell {
-                packets: 7,
-                bytes: 8
-            }
-        );
-        assert_eq!(
-            sum.connects[1][3],
-            ConnectCell {
-                denied: 5,
-                would_deny: 6
-            }
-        );
-        let total: u64 = sum
-            .cells
-            .iter()
-            .flatten()
-            .flatten()
-            .map(|cell| cell.packets)
-            .sum();
+        assert_eq!(sum.cells[0][1][2], Cell { packets: 3, bytes: 300 });
+        assert_eq!(sum.cells[1][5][0], Cell { packets: 7, bytes: 8 });
+        assert_eq!(sum.connects[1][3], ConnectCell { denied: 5, would_deny: 6 });
+        let total: u64 = sum.cells.iter().flatten().flatten().map(|cell| cell.packets).sum();
         assert_eq!(total, 10, "nothing else was touched");
     }
 }

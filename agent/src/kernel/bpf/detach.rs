@@ -45,9 +45,8 @@ fn take_off(bpffs: &Path, chosen: impl Fn(&Path) -> bool) -> Result<Detached, Bp
     }
     pins::check_bpffs(bpffs)?;
     let entries = children(bpffs)?;
-    let (versions, others): (Vec<_>, Vec<_>) = entries
-        .into_iter()
-        .partition(|path| path.is_dir() && is_version(path));
+    let (versions, others): (Vec<_>, Vec<_>) =
+        entries.into_iter().partition(|path| path.is_dir() && is_version(path));
     for version in versions.iter().filter(|version| chosen(version)) {
         // Links first: a program is taken off while its tables are whole.
         for link in existing_children(&version.join(pins::LINKS))? {
@@ -56,17 +55,9 @@ fn take_off(bpffs: &Path, chosen: impl Fn(&Path) -> bool) -> Result<Detached, Bp
         for map in existing_children(&version.join(pins::MAPS))? {
             done.note(map, |path| fs::remove_file(path), |done| &mut done.maps);
         }
-        for dir in [
-            version.join(pins::LINKS),
-            version.join(pins::MAPS),
-            version.clone(),
-        ] {
+        for dir in [version.join(pins::LINKS), version.join(pins::MAPS), version.clone()] {
             if dir.exists() {
-                done.note(
-                    dir,
-                    |path| fs::remove_dir(path),
-                    |done| &mut done.directories,
-                );
+                done.note(dir, |path| fs::remove_dir(path), |done| &mut done.directories);
             }
         }
     }
@@ -113,18 +104,13 @@ fn is_version(path: &Path) -> bool {
 }
 
 fn existing_children(dir: &Path) -> Result<Vec<PathBuf>, BpfError> {
-    if dir.exists() {
-        children(dir)
-    } else {
-        Ok(Vec::new())
-    }
+    if dir.exists() { children(dir) } else { Ok(Vec::new()) }
 }
 
 fn children(dir: &Path) -> Result<Vec<PathBuf>, BpfError> {
     let list = || {
-        let mut paths = fs::read_dir(dir)?
-            .map(|entry| Ok(entry?.path()))
-            .collect::<io::Result<Vec<_>>>()?;
+        let mut paths =
+            fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
         paths.sort();
         Ok(paths)
     };

@@ -134,18 +134,10 @@ impl BpfError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File {
-            operation,
-            path,
-            source,
-        }
+        move |source| Self::File { operation, path, source }
     }
 
     pub(super) fn map(operation: &'static str, map: &'static str) -> impl Fn(io::Error) -> Self {
-        move |source| Self::Map {
-            operation,
-            map,
-            source,
-        }
+        move |source| Self::Map { operation, map, source }
     }
 }

@@ -64,17 +64,9 @@ enum Undo {
     /// Detach what is new.
     Detach { path: PathBuf, link: OwnedFd },
     /// Detach what is new, and pin what was there.
-    Repin {
-        path: PathBuf,
-        link: OwnedFd,
-        old: OwnedFd,
-    },
+    Repin { path: PathBuf, link: OwnedFd, old: OwnedFd },
     /// Give a link its program back.
-    GiveBack {
-        path: PathBuf,
-        link: OwnedFd,
-        program: OwnedFd,
-    },
+    GiveBack { path: PathBuf, link: OwnedFd, program: OwnedFd },
 }
 
 /// Attaches what is not attached; after an error the links stand as before.
@@ -132,11 +124,9 @@ fn standing(path: &Path, root: &Root, program: &Loaded) -> Result<Standing, BpfE
     };
     let info = sys::cgroup_link(link.as_fd()).map_err(BpfError::file("ask about link", path))?;
     Ok(match info {
-        Some(CgroupLink {
-            program_id,
-            cgroup_id,
-            attach_type,
-        }) if cgroup_id == root.id && attach_type == program.attach_type => {
+        Some(CgroupLink { program_id, cgroup_id, attach_type })
+            if cgroup_id == root.id && attach_type == program.attach_type =>
+        {
             Standing::Ours { link, program_id }
         }
         _ => Standing::Elsewhere { link },
@@ -147,11 +137,7 @@ fn replace(path: PathBuf, link: OwnedFd, old_id: u32, program: &Loaded) -> Resul
     let old = sys::program(old_id).map_err(BpfError::file("open the program of link", &path))?;
     sys::replace_program(link.as_fd(), program.fd.as_fd())
         .map_err(BpfError::file("replace the program of link", &path))?;
-    Ok(Undo::GiveBack {
-        path,
-        link,
-        program: old,
-    })
+    Ok(Undo::GiveBack { path, link, program: old })
 }
 
 /// The new link works before the old one ends: rather judged twice than not at all.
@@ -161,9 +147,8 @@ fn attach(
     program: &Loaded,
     old: Option<OwnedFd>,
 ) -> Result<Undo, BpfError> {
-    let link = sys::attach(program.fd.as_fd(), root.fd.as_fd(), program.attach_type).map_err(
-        BpfError::file("attach to the root of the hierarchy, for link", path),
-    )?;
+    let link = sys::attach(program.fd.as_fd(), root.fd.as_fd(), program.attach_type)
+        .map_err(BpfError::file("attach to the root of the hierarchy, for link", path))?;
     if old.is_some() {
         fs::remove_file(path).map_err(BpfError::file("remove pin", path))?;
     }
@@ -210,11 +195,7 @@ fn take_back(steps: Vec<Undo>) {
                     .and_then(|()| sys::pin(old.as_fd(), &path));
                 (path, undone)
             }
-            Undo::GiveBack {
-                path,
-                link,
-                program,
-            } => {
+            Undo::GiveBack { path, link, program } => {
                 let undone = sys::replace_program(link.as_fd(), program.as_fd());
                 (path, undone)
             }

@@ -22,10 +22,7 @@ pub(super) fn open_root(path: &Path) -> Result<Root, BpfError> {
     pins::check_cgroup(path)?;
     let dir = File::open(path).map_err(BpfError::file("open", path))?;
     // On a 64-bit kernel, the inode number of a cgroup is its id.
-    let id = dir
-        .metadata()
-        .map_err(BpfError::file("look at", path))?
-        .ino();
+    let id = dir.metadata().map_err(BpfError::file("look at", path))?.ino();
     Ok(Root { fd: dir.into(), id })
 }
 
@@ -42,10 +39,7 @@ pub(super) fn load(
     }
     let mut ebpf = loader.load(object).map_err(|source| {
         let path = options.object.clone();
-        BpfError::Load {
-            path,
-            source: Box::new(source),
-        }
+        BpfError::Load { path, source: Box::new(source) }
     })?;
     // An object can carry our version and still be another.
     let there = shape::check_pinned(&pins.maps, &options.capacities)?;
@@ -69,10 +63,7 @@ fn load_program(
         let (path, what) = (options.object.clone(), format!("{what} program {name}"));
         BpfError::Object { path, what }
     };
-    let failed = |source: ProgramError| BpfError::Program {
-        program: name,
-        source: source.into(),
-    };
+    let failed = |source: ProgramError| BpfError::Program { program: name, source: source.into() };
     let program = ebpf.program_mut(name).ok_or_else(|| wrong("it has no"))?;
     match program {
         Program::CgroupSkb(program) => program.load(),
@@ -83,12 +74,7 @@ fn load_program(
     let id = program.info().map_err(failed)?.id();
     let fd = program.fd().map_err(failed)?.as_fd().try_clone_to_owned();
     let fd = fd.map_err(BpfError::file("duplicate the descriptor of program", name))?;
-    Ok(Loaded {
-        name,
-        attach_type,
-        id,
-        fd,
-    })
+    Ok(Loaded { name, attach_type, id, fd })
 }
 
 /// Removes the pins of maps that a failed start has made.
@@ -119,9 +105,7 @@ pub(super) fn open_config(pins: &Pins) -> Result<Table<u32, Config>, BpfError> {
 
 pub(super) fn read_config(config: &Table<u32, Config>) -> Result<Config, BpfError> {
     let entries = config.read_all()?;
-    Ok(entries
-        .first()
-        .map_or_else(Config::default, |(_, config)| *config))
+    Ok(entries.first().map_or_else(Config::default, |(_, config)| *config))
 }
 
 pub(super) fn write_config(table: &Table<u32, Config>, config: Config) -> Result<(), BpfError> {
@@ -133,13 +117,7 @@ pub(super) fn write_config(table: &Table<u32, Config>, config: Config) -> Result
 pub(super) fn open_tables(pins: &Pins, capacities: &Capacities) -> Result<super::Tables, BpfError> {
     let cpus =
         aya::util::nr_cpus().map_err(|(path, source)| BpfError::file("read", path)(source))?;
-    let Capacities {
-        members,
-        addresses,
-        prefixes,
-        allowed,
-        counters,
-    } = *capacities;
+    let Capacities { members, addresses, prefixes, allowed, counters } = *capacities;
     let open = |map| open_map(pins, map);
     Ok(super::Tables {
         // SAFETY: `shape::check_pinned` has seen these types; so below.

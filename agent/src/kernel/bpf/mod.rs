@@ -95,36 +95,21 @@ impl Bpf {
         let pins = Pins::new(&options.pin_dir)?;
         let root = load::open_root(&options.cgroup_root)?;
         let taken_over = shape::check_pinned(&pins.maps, &options.capacities)?;
-        let created: Vec<_> = maps::ALL
-            .into_iter()
-            .filter(|map| !taken_over.contains(map))
-            .collect();
+        let created: Vec<_> =
+            maps::ALL.into_iter().filter(|map| !taken_over.contains(map)).collect();
 
         pins.create_dirs()?;
         if created.contains(&maps::COUNTERS) && taken_over.contains(&maps::CONFIG) {
             // New counters must not carry an old epoch, even if we die on the way.
             let config = load::open_config(&pins)?;
-            load::write_config(
-                &config,
-                Config {
-                    epoch: 0,
-                    ..load::read_config(&config)?
-                },
-            )?;
+            load::write_config(&config, Config { epoch: 0, ..load::read_config(&config)? })?;
         }
         let opened = load::load(options, &pins, &object)
             .and_then(|loaded| Self::assemble(options, pins.clone(), root, loaded));
         match opened {
             Ok(bpf) => {
                 let epoch = bpf.epoch;
-                Ok((
-                    bpf,
-                    Opened {
-                        taken_over,
-                        created,
-                        epoch,
-                    },
-                ))
+                Ok((bpf, Opened { taken_over, created, epoch }))
             }
             Err(error) => {
                 load::unpin(&pins, &created);
@@ -140,11 +125,7 @@ impl Bpf {
         let before = load::read_config(&self.config)?;
         // The programs judge from their first packet on.
         let (abi_version, ancestor_level) = (ABI_VERSION, self.ancestor_level);
-        let ready = Config {
-            abi_version,
-            ancestor_level,
-            epoch: self.epoch,
-        };
+        let ready = Config { abi_version, ancestor_level, epoch: self.epoch };
         if before != ready {
             load::write_config(&self.config, ready)?;
         }
@@ -166,11 +147,7 @@ impl Bpf {
     /// Whether CONFIG holds what the programs need to judge: our version, level and epoch.
     pub fn configured(&self) -> Result<bool, BpfError> {
         let (abi_version, ancestor_level) = (ABI_VERSION, self.ancestor_level);
-        let ready = Config {
-            abi_version,
-            ancestor_level,
-            epoch: self.epoch,
-        };
+        let ready = Config { abi_version, ancestor_level, epoch: self.epoch };
         Ok(load::read_config(&self.config)? == ready)
     }
 

@@ -11,19 +11,12 @@ use super::error::BpfError;
 
 /// Reads an object of this agent's ABI.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, BpfError> {
-    let wrong = |what: String| BpfError::Object {
-        path: path.to_owned(),
-        what,
-    };
+    let wrong = |what: String| BpfError::Object { path: path.to_owned(), what };
     let bytes = fs::read(path).map_err(|error| wrong(error.to_string()))?;
     let version = abi_version(&bytes).map_err(wrong)?;
     if version != ABI_VERSION {
         let path = path.to_owned();
-        return Err(BpfError::Abi {
-            path,
-            object: version,
-            agent: ABI_VERSION,
-        });
+        return Err(BpfError::Abi { path, object: version, agent: ABI_VERSION });
     }
     Ok(bytes)
 }
@@ -37,8 +30,6 @@ fn abi_version(bytes: &[u8]) -> Result<u32, String> {
         .section_by_name(ABI_SECTION)
         .ok_or_else(|| format!("it has no section {ABI_SECTION}"))?;
     let data = section.data().map_err(|error| error.to_string())?;
-    let version = data
-        .try_into()
-        .map_err(|_| format!("{ABI_SECTION} is not 4 bytes"))?;
+    let version = data.try_into().map_err(|_| format!("{ABI_SECTION} is not 4 bytes"))?;
     Ok(u32::from_ne_bytes(version))
 }

@@ -23,11 +23,7 @@ pub(super) struct Pins {
 impl Pins {
     pub(super) fn new(dir: &Path) -> Result<Self, BpfError> {
         check_bpffs(dir)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            maps: dir.join(MAPS),
-            links: dir.join(LINKS),
-        })
+        Ok(Self { dir: dir.to_owned(), maps: dir.join(MAPS), links: dir.join(LINKS) })
     }
 
     pub(super) fn create_dirs(&self) -> Result<(), BpfError> {
@@ -45,9 +41,7 @@ pub(super) fn check_bpffs(dir: &Path) -> Result<(), BpfError> {
     if stat.filesystem_type() == BPF_FS_MAGIC {
         return Ok(());
     }
-    Err(BpfError::NotBpffs {
-        path: dir.to_owned(),
-    })
+    Err(BpfError::NotBpffs { path: dir.to_owned() })
 }
 
 /// Sees whether `dir` is a cgroup v2 directory.
@@ -56,7 +50,5 @@ pub(super) fn check_cgroup(dir: &Path) -> Result<(), BpfError> {
     if stat.filesystem_type() == CGROUP2_SUPER_MAGIC {
         return Ok(());
     }
-    Err(BpfError::NotCgroup {
-        path: dir.to_owned(),
-    })
+    Err(BpfError::NotCgroup { path: dir.to_owned() })
 }

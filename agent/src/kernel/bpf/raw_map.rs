@@ -65,11 +65,7 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
     /// possible CPUs (`lanes` is 1 elsewhere); `V` is a multiple of 8 bytes in a per-CPU map.
     pub(super) unsafe fn new(fd: OwnedFd, lanes: usize) -> Self {
         const { assert!(size_of::<K>() > 0 && size_of::<V>() > 0) }
-        Self {
-            fd,
-            lanes,
-            types: PhantomData,
-        }
+        Self { fd, lanes, types: PhantomData }
     }
 
     /// The values of `key`, one for each lane.
@@ -85,10 +81,7 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
     fn lookup_with(&self, command: Command, key: &K) -> io::Result<Option<Vec<V>>> {
         let mut values = self.room(1);
         let value = address(values.as_mut_ptr());
-        let mut attr = ElementAttr {
-            value,
-            ..self.element(key)
-        };
+        let mut attr = ElementAttr { value, ..self.element(key) };
         // SAFETY: key and values have the map's sizes, see `new`.
         let found = absent_is_none(unsafe { bpf(command, &mut attr) })?;
         Ok(found.map(|()| values))
@@ -100,11 +93,7 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
         assert_eq!(values.len(), self.lanes, "one value for each lane");
         let value = address(values.as_ptr());
         let flags = u64::from(only_new);
-        let mut attr = ElementAttr {
-            value,
-            flags,
-            ..self.element(key)
-        };
+        let mut attr = ElementAttr { value, flags, ..self.element(key) };
         // SAFETY: key and values have the map's sizes, see `new`.
         patiently(|| unsafe { bpf(Command::MapUpdate, &mut attr) }.map(drop))
     }
@@ -119,16 +108,9 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
 
     /// Writes entries of a map with one lane. After an error any part of them may be written.
     pub(super) fn write_many(&self, keys: &[K], values: &[V]) -> io::Result<()> {
-        assert_eq!(
-            (keys.len(), self.lanes),
-            (values.len(), 1),
-            "one value for each key"
-        );
+        assert_eq!((keys.len(), self.lanes), (values.len(), 1), "one value for each key");
         let written = patiently(|| {
-            let mut attr = BatchAttr {
-                values: address(values.as_ptr()),
-                ..self.batch(keys)?
-            };
+            let mut attr = BatchAttr { values: address(values.as_ptr()), ..self.batch(keys)? };
             // SAFETY: `count` keys and values of the map's sizes, see `new`.
             unsafe { bpf(Command::MapUpdateBatch, &mut attr) }.map(drop)
         });
@@ -242,11 +224,7 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
 
     fn element(&self, key: &K) -> ElementAttr {
         let key = address(std::ptr::from_ref(key));
-        ElementAttr {
-            map: number(&self.fd),
-            key,
-            ..ElementAttr::default()
-        }
+        ElementAttr { map: number(&self.fd), key, ..ElementAttr::default() }
     }
 
     fn batch(&self, keys: &[K]) -> io::Result<BatchAttr> {
@@ -295,8 +273,5 @@ fn absent_is_none(done: io::Result<i32>) -> io::Result<Option<()>> {
 
 /// Whether the kernel cannot do this in batches for this type of map.
 fn unsupported(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP)
-    )
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP))
 }

@@ -53,14 +53,7 @@ pub struct MapShape {
 
 impl fmt::Display for MapShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name,
-            kind,
-            key_bytes,
-            value_bytes,
-            entries,
-            flags,
-        } = self;
+        let Self { name, kind, key_bytes, value_bytes, entries, flags } = self;
         write!(
             f,
             "{name} ({kind}, key {key_bytes} B, value {value_bytes} B, {entries} entries, flags \
@@ -108,13 +101,7 @@ impl MapShape {
 
 /// What each map is, in the order of [`maps::ALL`].
 pub(super) fn wanted(capacities: &Capacities) -> [(&'static str, MapShape); maps::ALL.len()] {
-    let Capacities {
-        members,
-        addresses,
-        prefixes,
-        allowed,
-        counters,
-    } = *capacities;
+    let Capacities { members, addresses, prefixes, allowed, counters } = *capacities;
     let hash = NO_PREALLOC;
     [
         MapShape::of::<u32, Config>(maps::CONFIG, MapType::Array, 1, 0),
@@ -141,12 +128,7 @@ pub(super) fn check_pinned(
         let pinned = MapShape::pinned(&path).map_err(BpfError::file("open pinned map", &path))?;
         if pinned != wanted {
             let (pinned, wanted) = (Box::new(pinned), Box::new(wanted));
-            return Err(BpfError::MapShape {
-                map,
-                path,
-                pinned,
-                wanted,
-            });
+            return Err(BpfError::MapShape { map, path, pinned, wanted });
         }
         there.push(map);
     }

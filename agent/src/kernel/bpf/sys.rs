@@ -41,12 +41,7 @@ const LINK_TYPE_CGROUP: u32 = 3;
 pub(super) unsafe fn bpf<A>(command: Command, attr: &mut A) -> io::Result<i32> {
     // SAFETY: the caller's.
     let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as i32,
-            std::ptr::from_mut(attr),
-            size_of::<A>(),
-        )
+        libc::syscall(libc::SYS_bpf, command as i32, std::ptr::from_mut(attr), size_of::<A>())
     };
     if done < 0 {
         return Err(io::Error::last_os_error());
@@ -72,10 +67,7 @@ struct PinAttr {
 /// Opens what is pinned at `path`.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = PinAttr {
-        path: address(path.as_ptr()),
-        ..PinAttr::default()
-    };
+    let mut attr = PinAttr { path: address(path.as_ptr()), ..PinAttr::default() };
     // SAFETY: the path is a string that outlives the call.
     unsafe { bpf(Command::ObjGet, &mut attr) }.map(own)
 }
@@ -83,11 +75,7 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 /// Pins a link, program or map at `path`.
 pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = PinAttr {
-        path: address(path.as_ptr()),
-        fd: number(fd),
-        flags: 0,
-    };
+    let mut attr = PinAttr { path: address(path.as_ptr()), fd: number(fd), flags: 0 };
     // SAFETY: the path is a string that outlives the call.
     unsafe { bpf(Command::ObjPin, &mut attr) }.map(drop)
 }
@@ -99,10 +87,7 @@ pub(super) fn open_link(path: &Path) -> io::Result<OwnedFd> {
     if kind.to_string_lossy().contains("link") {
         return Ok(fd);
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("is {}, no link", kind.display()),
-    ))
+    Err(io::Error::new(io::ErrorKind::InvalidData, format!("is {}, no link", kind.display())))
 }
 
 /// Where a cgroup link is attached.
@@ -140,11 +125,7 @@ pub(super) fn cgroup_link(link: BorrowedFd<'_>) -> io::Result<Option<CgroupLink>
     let mut info = LinkInfo::default();
     let length = u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?;
     let pointer = address(&raw mut info);
-    let mut attr = InfoAttr {
-        fd: number(link),
-        length,
-        info: pointer,
-    };
+    let mut attr = InfoAttr { fd: number(link), length, info: pointer };
     // SAFETY: the kernel writes at most `length` bytes to `info`, integers only.
     unsafe { bpf(Command::Info, &mut attr) }?;
     Ok((info.kind == LINK_TYPE_CGROUP).then_some(CgroupLink {
@@ -171,12 +152,7 @@ pub(super) fn attach(
     attach_type: u32,
 ) -> io::Result<OwnedFd> {
     let (program, target) = (number(program), number(cgroup));
-    let mut attr = LinkCreateAttr {
-        program,
-        target,
-        attach_type,
-        flags: 0,
-    };
+    let mut attr = LinkCreateAttr { program, target, attach_type, flags: 0 };
     // SAFETY: no pointers.
     unsafe { bpf(Command::LinkCreate, &mut attr) }.map(own)
 }
@@ -193,11 +169,7 @@ struct LinkUpdateAttr {
 /// Replaces a link's program: each packet sees the old one or the new one.
 pub(super) fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let (link, program) = (number(link), number(program));
-    let mut attr = LinkUpdateAttr {
-        link,
-        program,
-        ..LinkUpdateAttr::default()
-    };
+    let mut attr = LinkUpdateAttr { link, program, ..LinkUpdateAttr::default() };
     // SAFETY: no pointers.
     unsafe { bpf(Command::LinkUpdate, &mut attr) }.map(drop)
 }
@@ -212,10 +184,7 @@ struct IdAttr {
 
 /// Opens a loaded program.
 pub(super) fn program(id: u32) -> io::Result<OwnedFd> {
-    let mut attr = IdAttr {
-        id,
-        ..IdAttr::default()
-    };
+    let mut attr = IdAttr { id, ..IdAttr::default() };
     // SAFETY: no pointers.
     unsafe { bpf(Command::ProgById, &mut attr) }.map(own)
 }

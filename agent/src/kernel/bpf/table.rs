@@ -31,11 +31,7 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
     pub(super) unsafe fn new(name: &'static str, capacity: u32, map: OwnedFd) -> Self {
         // SAFETY: the caller's.
         let raw = unsafe { RawMap::new(map, 1) };
-        Self {
-            name,
-            capacity,
-            raw,
-        }
+        Self { name, capacity, raw }
     }
 
     /// How many entries it can hold.
@@ -45,10 +41,7 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
 
     /// Every entry, in no order.
     pub fn read_all(&self) -> Result<Vec<(K, V)>, BpfError> {
-        let (keys, values) = self
-            .raw
-            .read_all()
-            .map_err(BpfError::map("read", self.name))?;
+        let (keys, values) = self.raw.read_all().map_err(BpfError::map("read", self.name))?;
         Ok(keys.into_iter().zip(values).collect())
     }
 
@@ -58,26 +51,16 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
             return Ok(());
         }
         let (keys, values): (Vec<K>, Vec<V>) = entries.iter().copied().unzip();
-        let before = self
-            .before(&keys)
-            .map_err(BpfError::map("read", self.name))?;
+        let before = self.before(&keys).map_err(BpfError::map("read", self.name))?;
         let Err(write) = self.raw.write_many(&keys, &values) else {
             return Ok(());
         };
         if let Err(source) = self.take_back(&keys, &before) {
-            return Err(BpfError::HalfWritten {
-                map: self.name,
-                write,
-                source,
-            });
+            return Err(BpfError::HalfWritten { map: self.name, write, source });
         }
         Err(if is_full(&write) {
             let (map, capacity) = (self.name, self.capacity);
-            BpfError::TableFull {
-                map,
-                capacity,
-                wanted: entries.len(),
-            }
+            BpfError::TableFull { map, capacity, wanted: entries.len() }
         } else {
             BpfError::map("write to", self.name)(write)
         })
@@ -85,9 +68,7 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
 
     /// Removes entries; one that is not there is no error.
     pub fn remove(&self, keys: &[K]) -> Result<(), BpfError> {
-        self.raw
-            .delete_many(keys)
-            .map_err(BpfError::map("remove from", self.name))
+        self.raw.delete_many(keys).map_err(BpfError::map("remove from", self.name))
     }
 
     /// What those keys hold now.
@@ -107,15 +88,9 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
 
     /// What was new goes first: it may be in the way of what was changed.
     fn take_back(&self, keys: &[K], before: &HashMap<K, V>) -> io::Result<()> {
-        let new: Vec<K> = keys
-            .iter()
-            .filter(|key| !before.contains_key(key))
-            .copied()
-            .collect();
+        let new: Vec<K> = keys.iter().filter(|key| !before.contains_key(key)).copied().collect();
         self.raw.delete_many(&new)?;
-        let changed = keys
-            .iter()
-            .filter_map(|key| Some((*key, *before.get(key)?)));
+        let changed = keys.iter().filter_map(|key| Some((*key, *before.get(key)?)));
         let (keys, values): (Vec<K>, Vec<V>) = changed.unzip();
         if keys.is_empty() {
             return Ok(());
@@ -126,8 +101,5 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
 
 /// `E2BIG`: a hash table is full; `ENOSPC`: a trie is; `ENOMEM`: the kernel is.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::E2BIG | libc::ENOSPC | libc::ENOMEM)
-    )
+    matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC | libc::ENOMEM))
 }

@@ -35,21 +35,14 @@ pub(super) fn write(
     page_bytes: u64,
 ) -> Result<(), CgroupError> {
     let path = dir.path().join(control.file());
-    let absent = || CgroupError::ControlAbsent {
-        control,
-        path: path.clone(),
-    };
+    let absent = || CgroupError::ControlAbsent { control, path: path.clone() };
     let before = read(dir, control)?.ok_or_else(absent)?;
     store(dir, control, value, &before)?;
     let reads = read(dir, control)?.ok_or_else(absent)?;
     if reads == kept(control, value, page_bytes) {
         Ok(())
     } else {
-        Err(CgroupError::ReadBack {
-            path,
-            wrote: value.to_string(),
-            reads: reads.to_string(),
-        })
+        Err(CgroupError::ReadBack { path, wrote: value.to_string(), reads: reads.to_string() })
     }
 }
 
@@ -65,11 +58,7 @@ pub(super) fn kept(control: Control, value: &ControlValue, page_bytes: u64) -> C
             // PAGE_COUNTER_MAX is LONG_MAX / PAGE_SIZE on 64-bit machines.
             let most = i64::MAX.unsigned_abs() / page_bytes;
             let pages = bytes / page_bytes;
-            let max = if pages >= most {
-                Max::Unlimited
-            } else {
-                Max::At(pages * page_bytes)
-            };
+            let max = if pages >= most { Max::Unlimited } else { Max::At(pages * page_bytes) };
             ControlValue::Max(max)
         }
         ControlValue::IoMax(devices) => {
@@ -108,21 +97,12 @@ fn store(
             system(Operation::Write(value.to_string()), &path, errno_of(&error))
         })
     };
-    let wrong = || CgroupError::WrongValue {
-        control,
-        value: value.clone(),
-    };
+    let wrong = || CgroupError::WrongValue { control, value: value.clone() };
     match (control, value) {
         (Control::CpuWeight, ControlValue::Weight(weight)) => {
             by_crate(cpu(here).set_shares(u64::from(*weight)))
         }
-        (
-            Control::CpuMax,
-            ControlValue::CpuMax(CpuMax {
-                quota,
-                period_microseconds,
-            }),
-        ) => {
+        (Control::CpuMax, ControlValue::CpuMax(CpuMax { quota, period_microseconds })) => {
             // Anything that is not above zero stands for "max" there.
             let quota = match quota {
                 Max::At(0) => return Err(wrong()),
@@ -148,9 +128,7 @@ fn store(
             let ControlValue::IoMax(before) = before else {
                 return Err(wrong());
             };
-            io_max_lines(before, wanted)
-                .iter()
-                .try_for_each(|line| dir.write(control.file(), line))
+            io_max_lines(before, wanted).iter().try_for_each(|line| dir.write(control.file(), line))
         }
         _ => Err(wrong()),
     }
@@ -161,12 +139,7 @@ fn io_max_lines(before: &BTreeMap<Device, IoMax>, wanted: &BTreeMap<Device, IoMa
     let gone = before.keys().filter(|device| !wanted.contains_key(device));
     let lifted = gone.map(|device| (device, &IoMax::UNLIMITED));
     let line = |(device, max): (&Device, &IoMax)| {
-        let IoMax {
-            rbps,
-            wbps,
-            riops,
-            wiops,
-        } = max;
+        let IoMax { rbps, wbps, riops, wiops } = max;
         format!("{device} rbps={rbps} wbps={wbps} riops={riops} wiops={wiops}")
     };
     lifted.chain(wanted).map(line).collect()
@@ -181,12 +154,7 @@ fn memory(directory: PathBuf) -> MemController {
 }
 
 fn only(control: Control, max: MaxValue) -> SetMemory {
-    let mut memory = SetMemory {
-        low: None,
-        high: None,
-        min: None,
-        max: None,
-    };
+    let mut memory = SetMemory { low: None, high: None, min: None, max: None };
     match control {
         Control::MemoryMin => memory.min = Some(max),
         Control::MemoryLow => memory.low = Some(max),
@@ -205,9 +173,7 @@ fn crate_max(max: Max) -> MaxValue {
 }
 
 fn errno_of(error: &cgroups::Error) -> Errno {
-    let cause = error
-        .source()
-        .and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
     cause.map_or(Errno::EIO, super::errno_of)
 }
 
@@ -234,43 +200,22 @@ mod tests {
         assert_eq!(kept(Control::PidsMax, &pids, PAGE), pids);
     }
 
-    const DISK: Device = Device {
-        major: 254,
-        minor: 0,
-    };
-    const OTHER: Device = Device {
-        major: 254,
-        minor: 16,
-    };
+    const DISK: Device = Device { major: 254, minor: 0 };
+    const OTHER: Device = Device { major: 254, minor: 16 };
 
     #[test]
     fn io_limits_that_limit_nothing_are_not_shown() {
-        let largest = IoMax {
-            riops: Max::At(u64::from(u32::MAX)),
-            ..IoMax::UNLIMITED
-        };
-        let some = IoMax {
-            rbps: Max::At(1),
-            ..IoMax::UNLIMITED
-        };
+        let largest = IoMax { riops: Max::At(u64::from(u32::MAX)), ..IoMax::UNLIMITED };
+        let some = IoMax { rbps: Max::At(1), ..IoMax::UNLIMITED };
         let wrote = BTreeMap::from([(DISK, largest), (OTHER, some)]);
         let shows = ControlValue::IoMax(BTreeMap::from([(OTHER, some)]));
-        assert_eq!(
-            kept(Control::IoMax, &ControlValue::IoMax(wrote), PAGE),
-            shows
-        );
+        assert_eq!(kept(Control::IoMax, &ControlValue::IoMax(wrote), PAGE), shows);
     }
 
     #[test]
     fn a_device_that_is_no_longer_limited_is_lifted() {
-        let some = IoMax {
-            wbps: Max::At(1_048_576),
-            ..IoMax::UNLIMITED
-        };
-        let lines = io_max_lines(
-            &BTreeMap::from([(OTHER, some)]),
-            &BTreeMap::from([(DISK, some)]),
-        );
+        let some = IoMax { wbps: Max::At(1_048_576), ..IoMax::UNLIMITED };
+        let lines = io_max_lines(&BTreeMap::from([(OTHER, some)]), &BTreeMap::from([(DISK, some)]));
         assert_eq!(
             lines,
             [

@@ -32,12 +32,8 @@ pub(super) struct Child {
     pub id: CgroupId,
 }
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_CLOEXEC);
-const STEP: OFlag = OFlag::O_PATH
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+const STEP: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 impl CgroupDir {
     /// Opens an absolute path. Refused: symbolic links anywhere in it, "..", and directories
@@ -75,10 +71,7 @@ impl CgroupDir {
         if magic == CGROUP2_SUPER_MAGIC {
             Ok(Self { fd, path })
         } else {
-            Err(CgroupError::NotCgroup2 {
-                path,
-                magic: magic.0,
-            })
+            Err(CgroupError::NotCgroup2 { path, magic: magic.0 })
         }
     }
 
@@ -130,10 +123,7 @@ impl CgroupDir {
             if name == "." || name == ".." || entry.file_type() != Some(Type::Directory) {
                 continue;
             }
-            children.push(Child {
-                name,
-                id: CgroupId(entry.ino()),
-            });
+            children.push(Child { name, id: CgroupId(entry.ino()) });
         }
         children.sort();
         Ok(children)
@@ -170,11 +160,7 @@ impl CgroupDir {
         };
         let mut text = String::new();
         open.read_to_string(&mut text).map_err(|error| {
-            system(
-                Operation::Read,
-                &self.path.join(file),
-                super::errno_of(&error),
-            )
+            system(Operation::Read, &self.path.join(file), super::errno_of(&error))
         })?;
         Ok(Some(text))
     }
@@ -187,23 +173,14 @@ impl CgroupDir {
 
     /// Writes `text` to a file with one write(2), as cgroup files want it.
     pub(super) fn write(&self, file: &str, text: &str) -> Result<(), CgroupError> {
-        let failed = |errno| {
-            system(
-                Operation::Write(text.to_owned()),
-                &self.path.join(file),
-                errno,
-            )
-        };
+        let failed =
+            |errno| system(Operation::Write(text.to_owned()), &self.path.join(file), errno);
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&self.fd, file, flags, Mode::empty()).map_err(failed)?;
         let written = File::from(fd)
             .write(text.as_bytes())
             .map_err(|error| failed(super::errno_of(&error)))?;
-        if written == text.len() {
-            Ok(())
-        } else {
-            Err(failed(Errno::EIO))
-        }
+        if written == text.len() { Ok(()) } else { Err(failed(Errno::EIO)) }
     }
 }
 
@@ -215,18 +192,12 @@ impl AsFd for CgroupDir {
 }
 
 pub(super) fn system(operation: Operation, path: &Path, errno: Errno) -> CgroupError {
-    CgroupError::System {
-        operation,
-        path: path.to_owned(),
-        errno,
-    }
+    CgroupError::System { operation, path: path.to_owned(), errno }
 }
 
 /// The path without its leading slash; only plain names may follow.
 fn below_slash(path: &Path) -> Result<PathBuf, CgroupError> {
-    let bad = || CgroupError::BadPath {
-        path: path.to_owned(),
-    };
+    let bad = || CgroupError::BadPath { path: path.to_owned() };
     let mut components = path.components();
     if components.next() != Some(Component::RootDir) {
         return Err(bad());
@@ -238,11 +209,7 @@ fn below_slash(path: &Path) -> Result<PathBuf, CgroupError> {
             _ => return Err(bad()),
         }
     }
-    if below.as_os_str().is_empty() {
-        Err(bad())
-    } else {
-        Ok(below)
-    }
+    if below.as_os_str().is_empty() { Err(bad()) } else { Ok(below) }
 }
 
 fn open_below(dir: BorrowedFd<'_>, below: &Path, full: &Path) -> Result<OwnedFd, CgroupError> {
@@ -260,9 +227,7 @@ fn open_below(dir: BorrowedFd<'_>, below: &Path, full: &Path) -> Result<OwnedFd,
 /// Opens `below` one name at a time, following nothing.
 fn walk(dir: BorrowedFd<'_>, below: &Path, full: &Path) -> Result<OwnedFd, CgroupError> {
     let failed = |errno| system(Operation::Open, full, errno);
-    let mut here = dir
-        .try_clone_to_owned()
-        .map_err(|error| failed(super::errno_of(&error)))?;
+    let mut here = dir.try_clone_to_owned().map_err(|error| failed(super::errno_of(&error)))?;
     let depth = below.components().count();
     for (index, name) in below.components().enumerate() {
         let status =
@@ -270,18 +235,10 @@ fn walk(dir: BorrowedFd<'_>, below: &Path, full: &Path) -> Result<OwnedFd, Cgrou
         if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
             let left = depth - index - 1;
             let link = full.ancestors().nth(left).unwrap_or(full).to_owned();
-            return Err(CgroupError::Symlink {
-                path: full.to_owned(),
-                link,
-            });
+            return Err(CgroupError::Symlink { path: full.to_owned(), link });
         }
-        here = openat(
-            &here,
-            name.as_os_str(),
-            STEP | OFlag::O_DIRECTORY,
-            Mode::empty(),
-        )
-        .map_err(failed)?;
+        here = openat(&here, name.as_os_str(), STEP | OFlag::O_DIRECTORY, Mode::empty())
+            .map_err(failed)?;
     }
     openat(&here, ".", DIRECTORY, Mode::empty()).map_err(failed)
 }
@@ -305,10 +262,7 @@ mod tests {
         // /proc/self is itself a link.
         assert!(matches!(error, CgroupError::Symlink { .. }), "{error}");
         let error = CgroupDir::open(Path::new("/proc/sys")).unwrap_err();
-        assert!(
-            matches!(error, CgroupError::NotCgroup2 { magic: 0x9fa0, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, CgroupError::NotCgroup2 { magic: 0x9fa0, .. }), "{error}");
     }
 
     #[test]
@@ -318,16 +272,9 @@ mod tests {
         std::fs::create_dir_all(base.join("real/inner")).unwrap();
         symlink(base.join("real"), base.join("link")).unwrap();
         symlink("inner", base.join("real/last")).unwrap();
-        for (path, link) in [
-            ("link/inner", "link"),
-            ("real/last", "real/last"),
-            ("link", "link"),
-        ] {
+        for (path, link) in [("link/inner", "link"), ("real/last", "real/last"), ("link", "link")] {
             let (path, link) = (base.join(path), base.join(link));
-            let refused = CgroupError::Symlink {
-                path: path.clone(),
-                link,
-            };
+            let refused = CgroupError::Symlink { path: path.clone(), link };
             assert_eq!(CgroupDir::open(&path).unwrap_err(), refused);
             let slash = open("/", STEP | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
             let below = below_slash(&path).unwrap();
@@ -342,9 +289,6 @@ mod tests {
     fn an_absent_path_is_named_with_the_mend() {
         let error = CgroupDir::open(Path::new("/sys/fs/no-such-place")).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.starts_with("cannot open /sys/fs/no-such-place; it is not there"),
-            "{text}"
-        );
+        assert!(text.starts_with("cannot open /sys/fs/no-such-place; it is not there"), "{text}");
     }
 }

@@ -14,12 +14,8 @@ impl CgroupTree {
     /// root and, where the root is directly below the top of the hierarchy, of that top, because
     /// without it the root has no controllers to give. Nothing is ever disabled.
     pub fn enable(&self, wanted: &BTreeSet<Controller>) -> BTreeMap<Controller, String> {
-        let results = wanted
-            .iter()
-            .map(|wanted| (*wanted, self.enable_one(*wanted)));
-        results
-            .filter_map(|(wanted, result)| Some((wanted, result.err()?)))
-            .collect()
+        let results = wanted.iter().map(|wanted| (*wanted, self.enable_one(*wanted)));
+        results.filter_map(|(wanted, result)| Some((wanted, result.err()?))).collect()
     }
 
     fn enable_one(&self, wanted: Controller) -> Result<(), String> {
@@ -27,9 +23,7 @@ impl CgroupTree {
         if !has(self.root(), "cgroup.controllers", wanted).map_err(failed)? {
             let parent = self.root().parent().map_err(failed)?;
             let Some(parent) = parent else {
-                return Err(format!(
-                    "{wanted}: the directory above our root is no cgroup"
-                ));
+                return Err(format!("{wanted}: the directory above our root is no cgroup"));
             };
             let missing = |dir: &CgroupDir| {
                 let path = dir.path().display();
@@ -52,10 +46,7 @@ impl CgroupTree {
 }
 
 fn has(dir: &CgroupDir, file: &str, wanted: Controller) -> Result<bool, CgroupError> {
-    Ok(dir
-        .read(file)?
-        .split_ascii_whitespace()
-        .any(|name| name == wanted.name()))
+    Ok(dir.read(file)?.split_ascii_whitespace().any(|name| name == wanted.name()))
 }
 
 fn enable_in(dir: &CgroupDir, wanted: Controller) -> Result<(), CgroupError> {
@@ -69,11 +60,7 @@ fn enable_in(dir: &CgroupDir, wanted: Controller) -> Result<(), CgroupError> {
         return Ok(());
     }
     let reads = dir.read(FILE)?.trim_end().to_owned();
-    Err(CgroupError::ReadBack {
-        path: dir.path().join(FILE),
-        wrote,
-        reads,
-    })
+    Err(CgroupError::ReadBack { path: dir.path().join(FILE), wrote, reads })
 }
 
 /// An error with its sources, for a reason that people read.

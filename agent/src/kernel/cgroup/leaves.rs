@@ -28,15 +28,9 @@ pub struct Leaf {
 pub(super) fn list(virtual_cluster: &CgroupDir) -> Result<Vec<Leaf>, CgroupError> {
     let mut leaves = Vec::new();
     for child in virtual_cluster.children()? {
-        let populated = virtual_cluster
-            .child(&child.name)
-            .and_then(|dir| events(&dir));
+        let populated = virtual_cluster.child(&child.name).and_then(|dir| events(&dir));
         if let Some(events) = unless_removed(populated)? {
-            leaves.push(Leaf {
-                name: child.name,
-                id: child.id,
-                populated: events.populated,
-            });
+            leaves.push(Leaf { name: child.name, id: child.id, populated: events.populated });
         }
     }
     Ok(leaves)

@@ -37,19 +37,14 @@ pub struct Events {
 }
 
 fn number(text: &str) -> Result<u64, ShapeError> {
-    text.parse().map_err(|_| ShapeError::NotANumber {
-        what: "a number of 64 bits",
-        text: text.to_owned(),
-    })
+    text.parse()
+        .map_err(|_| ShapeError::NotANumber { what: "a number of 64 bits", text: text.to_owned() })
 }
 
 fn nanoseconds(microseconds: u64) -> Result<u64, ShapeError> {
     microseconds
         .checked_mul(MICROSECOND)
-        .ok_or(ShapeError::TooLarge {
-            value: microseconds,
-            factor: MICROSECOND,
-        })
+        .ok_or(ShapeError::TooLarge { value: microseconds, factor: MICROSECOND })
 }
 
 /// The value of `key` in a file of "key value" lines.
@@ -76,10 +71,7 @@ pub fn cpu_stat(text: &str) -> Result<CpuCounters, ShapeError> {
         None => None,
         Some(periods) => {
             let time = nanoseconds(need(text, "throttled_usec")?)?;
-            Some(Throttled {
-                periods,
-                nanoseconds: time,
-            })
+            Some(Throttled { periods, nanoseconds: time })
         }
     };
     Ok(CpuCounters {
@@ -107,9 +99,7 @@ pub fn io_stat(text: &str) -> Result<IoCounters, ShapeError> {
                 _ => continue,
             };
             let value = number(value)?;
-            *total = total
-                .checked_add(value)
-                .ok_or(ShapeError::TooLarge { value, factor: 1 })?;
+            *total = total.checked_add(value).ok_or(ShapeError::TooLarge { value, factor: 1 })?;
         }
     }
     Ok(sum)
@@ -182,42 +172,25 @@ mod tests {
         assert_eq!(counters.usage_nanoseconds, 1_834_211_000);
         assert_eq!(counters.user_nanoseconds, 1_500_000_000);
         assert_eq!(counters.system_nanoseconds, 334_211_000);
-        let throttled = Throttled {
-            periods: 17,
-            nanoseconds: 842_001_000,
-        };
+        let throttled = Throttled { periods: 17, nanoseconds: 842_001_000 };
         assert_eq!(counters.throttled, Some(throttled));
         let counters = cpu_stat(CPU_STAT_6_18).unwrap();
-        assert_eq!(
-            (counters.usage_nanoseconds, counters.throttled),
-            (5_000, None)
-        );
+        assert_eq!((counters.usage_nanoseconds, counters.throttled), (5_000, None));
     }
 
     #[test]
     fn what_cannot_be_read_is_never_zero() {
-        assert_eq!(
-            cpu_stat(""),
-            Err(ShapeError::MissingKey { key: "usage_usec" })
-        );
+        assert_eq!(cpu_stat(""), Err(ShapeError::MissingKey { key: "usage_usec" }));
         assert_eq!(
             cpu_stat("usage_usec 1\nuser_usec 1\nsystem_usec 0\nnr_throttled 1\n"),
-            Err(ShapeError::MissingKey {
-                key: "throttled_usec"
-            })
+            Err(ShapeError::MissingKey { key: "throttled_usec" })
         );
         assert!(matches!(
             cpu_stat("usage_usec -1\nuser_usec 1\nsystem_usec 0\n"),
             Err(ShapeError::NotANumber { .. })
         ));
         let huge = format!("usage_usec {}\nuser_usec 0\nsystem_usec 0\n", u64::MAX);
-        assert_eq!(
-            cpu_stat(&huge),
-            Err(ShapeError::TooLarge {
-                value: u64::MAX,
-                factor: 1_000
-            })
-        );
+        assert_eq!(cpu_stat(&huge), Err(ShapeError::TooLarge { value: u64::MAX, factor: 1_000 }));
         assert!(single("max\n").is_err());
         assert!(oom_kills("low 0\nhigh 0\nmax 0\noom 0\n").is_err());
         assert!(pressure("").is_err());
@@ -247,19 +220,10 @@ mod tests {
     fn pressure_is_the_totals() {
         let text = "some avg10=1.53 avg60=0.87 avg300=0.10 total=1234\n\
                     full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
-        let both = Pressure {
-            some_nanoseconds: Some(1_234_000),
-            full_nanoseconds: Some(7_000),
-        };
+        let both = Pressure { some_nanoseconds: Some(1_234_000), full_nanoseconds: Some(7_000) };
         assert_eq!(pressure(text), Ok(both));
-        let some = Pressure {
-            some_nanoseconds: Some(0),
-            full_nanoseconds: None,
-        };
-        assert_eq!(
-            pressure("some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
-            Ok(some)
-        );
+        let some = Pressure { some_nanoseconds: Some(0), full_nanoseconds: None };
+        assert_eq!(pressure("some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"), Ok(some));
     }
 
     #[test]
@@ -269,13 +233,7 @@ mod tests {
         assert_eq!(refused_forks("max 42\n"), Ok(42));
         assert_eq!(single("4096\n"), Ok(4_096));
         let seen = events("populated 1\nfrozen 0\n").unwrap();
-        assert_eq!(
-            seen,
-            Events {
-                populated: true,
-                frozen: Some(false)
-            }
-        );
+        assert_eq!(seen, Events { populated: true, frozen: Some(false) });
         let text = "nr_descendants 2\nnr_subsys_perf_event 1\nnr_dying_descendants 5\n";
         assert_eq!(descendants(text), Ok(Descendants { live: 2, dying: 5 }));
     }

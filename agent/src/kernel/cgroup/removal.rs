@@ -25,9 +25,7 @@ impl CgroupTree {
         for child in &children {
             let populated = self.root().child(&child.name).and_then(|dir| events(&dir));
             if unless_removed(populated)?.is_some_and(|events| events.populated) {
-                return Err(CgroupError::Populated {
-                    path: self.path().join(&child.name),
-                });
+                return Err(CgroupError::Populated { path: self.path().join(&child.name) });
             }
         }
         for child in children {
@@ -42,14 +40,8 @@ impl CgroupTree {
     }
 
     fn remove_root(&self) -> Result<(), CgroupError> {
-        let bad = || CgroupError::BadPath {
-            path: self.path().to_owned(),
-        };
-        let name = self
-            .path()
-            .file_name()
-            .and_then(|name| name.to_str())
-            .ok_or_else(bad)?;
+        let bad = || CgroupError::BadPath { path: self.path().to_owned() };
+        let name = self.path().file_name().and_then(|name| name.to_str()).ok_or_else(bad)?;
         let parent = self.root().parent()?.ok_or_else(bad)?;
         remove_below(&parent, name).map(drop)
     }
@@ -57,16 +49,10 @@ impl CgroupTree {
     /// Kills every process below the root and removes it. Refused for every root but those of
     /// tests and demos.
     pub fn kill_and_remove(self, patience: Duration) -> Result<(), CgroupError> {
-        let name = self
-            .path()
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
+        let name = self.path().file_name().map(|name| name.to_string_lossy().into_owned());
         if !name.is_some_and(|name| DISPOSABLE.iter().any(|prefix| name.starts_with(prefix))) {
             let path = self.path().to_owned();
-            return Err(CgroupError::NotDisposable {
-                path,
-                prefixes: DISPOSABLE,
-            });
+            return Err(CgroupError::NotDisposable { path, prefixes: DISPOSABLE });
         }
         self.root().write("cgroup.kill", "1")?;
         wait(self.root(), "empty", patience, |events| !events.populated)?;
@@ -80,9 +66,7 @@ pub(super) fn remove_below(parent: &CgroupDir, name: &str) -> Result<bool, Cgrou
         return Ok(false);
     };
     if events(&dir)?.populated {
-        return Err(CgroupError::Populated {
-            path: dir.path().to_owned(),
-        });
+        return Err(CgroupError::Populated { path: dir.path().to_owned() });
     }
     for child in dir.children()? {
         remove_below(&dir, &child.name)?;

@@ -130,10 +130,7 @@ impl Sampler {
                 });
                 match result {
                     Ok(()) => {}
-                    Err(CgroupError::System {
-                        errno: Errno::ENODEV,
-                        ..
-                    }) => {
+                    Err(CgroupError::System { errno: Errno::ENODEV, .. }) => {
                         pass.readings.remove(name);
                     }
                     Err(error) => {
@@ -171,11 +168,7 @@ impl Sampler {
             };
             if let Some(cgroup) = cgroup {
                 let (id, counters) = (cgroup.id, CgroupCounters::default());
-                let reading = CgroupReading {
-                    id,
-                    counters,
-                    descendants: Descendants::default(),
-                };
+                let reading = CgroupReading { id, counters, descendants: Descendants::default() };
                 pass.readings.insert(name.clone(), reading);
                 self.open.insert(name, cgroup);
             }
@@ -191,11 +184,7 @@ impl OpenCgroup {
         for (file, name) in files.iter_mut().zip(FILES) {
             *file = dir.open_file(name)?;
         }
-        Ok(Self {
-            id: dir.id()?,
-            dir,
-            files,
-        })
+        Ok(Self { id: dir.id()?, dir, files })
     }
 }
 

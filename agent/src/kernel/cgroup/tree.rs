@@ -53,13 +53,8 @@ impl CgroupTree {
 
     /// Opens a root, and creates it where it is not there; the directory above must be.
     pub fn create(root: &Path) -> Result<Self, CgroupError> {
-        let bad = || CgroupError::BadPath {
-            path: root.to_owned(),
-        };
-        let name = root
-            .file_name()
-            .and_then(|name| name.to_str())
-            .ok_or_else(bad)?;
+        let bad = || CgroupError::BadPath { path: root.to_owned() };
+        let name = root.file_name().and_then(|name| name.to_str()).ok_or_else(bad)?;
         let parent = CgroupDir::open(root.parent().ok_or_else(bad)?)?;
         parent.create_child(name)?;
         Self::at(parent.child(name)?)
@@ -69,15 +64,8 @@ impl CgroupTree {
         let level = level_of(&root)?;
         // Linux never fails to tell its page size; 4 KiB is the least it has.
         let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-        let page_bytes = page
-            .and_then(|page| u64::try_from(page).ok())
-            .unwrap_or(4_096);
-        Ok(Self {
-            root,
-            level,
-            page_bytes,
-            next_leaf: AtomicU64::new(0),
-        })
+        let page_bytes = page.and_then(|page| u64::try_from(page).ok()).unwrap_or(4_096);
+        Ok(Self { root, level, page_bytes, next_leaf: AtomicU64::new(0) })
     }
 
     /// The root's path.
@@ -126,12 +114,7 @@ impl CgroupTree {
         control: Control,
         value: &ControlValue,
     ) -> Result<(), CgroupError> {
-        control::write(
-            &self.virtual_cluster(name)?,
-            control,
-            value,
-            self.page_bytes,
-        )
+        control::write(&self.virtual_cluster(name)?, control, value, self.page_bytes)
     }
 
     /// What a control of a virtual cluster holds; `None`: its file is not there.
@@ -150,9 +133,7 @@ impl CgroupTree {
         let Some(text) = dir.read_if_there(FILE)? else {
             return Ok(None);
         };
-        parse::single(&text)
-            .map(Some)
-            .map_err(|source| shape(&dir, FILE, source))
+        parse::single(&text).map(Some).map_err(|source| shape(&dir, FILE, source))
     }
 
     /// Freezes or thaws all processes of a virtual cluster, and waits until they are.
@@ -165,9 +146,7 @@ impl CgroupTree {
         let dir = self.virtual_cluster(name)?;
         dir.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
         let state = if frozen { "frozen" } else { "thawed" };
-        wait(&dir, state, patience, |events| {
-            events.frozen == Some(frozen)
-        })
+        wait(&dir, state, patience, |events| events.frozen == Some(frozen))
     }
 
     /// Reads everything below the root. What is removed meanwhile is left out.
@@ -201,14 +180,7 @@ impl CgroupTree {
             }
         }
         let populated = events(&dir)?.populated;
-        Ok((
-            ObservedCgroup {
-                id: dir.id()?,
-                controls,
-                populated,
-            },
-            leaves::list(&dir)?,
-        ))
+        Ok((ObservedCgroup { id: dir.id()?, controls, populated }, leaves::list(&dir)?))
     }
 
     /// Creates a leaf of a name that no other has, in a virtual cluster that is there.
@@ -229,11 +201,7 @@ impl CgroupTree {
         match remove_below(&dir, leaf) {
             Ok(_) => Ok(true),
             Err(
-                CgroupError::Populated { .. }
-                | CgroupError::System {
-                    errno: Errno::EBUSY,
-                    ..
-                },
+                CgroupError::Populated { .. } | CgroupError::System { errno: Errno::EBUSY, .. },
             ) => Ok(false),
             Err(error) => Err(error),
         }
@@ -249,15 +217,10 @@ impl CgroupTree {
     ) -> Result<CgroupDir, CgroupError> {
         match self.root.child(name.as_str()) {
             Err(CgroupError::System {
-                operation: Operation::Open,
-                errno: Errno::ENOENT,
-                ..
+                operation: Operation::Open, errno: Errno::ENOENT, ..
             }) => {
                 let root = self.path().to_owned();
-                Err(CgroupError::UnknownVirtualCluster {
-                    name: name.clone(),
-                    root,
-                })
+                Err(CgroupError::UnknownVirtualCluster { name: name.clone(), root })
             }
             other => other,
         }
@@ -274,10 +237,7 @@ impl AsFd for CgroupTree {
 /// `None` where a cgroup was removed while it was read.
 pub(super) fn unless_removed<T>(result: Result<T, CgroupError>) -> Result<Option<T>, CgroupError> {
     match result {
-        Err(CgroupError::System {
-            errno: Errno::ENOENT | Errno::ENODEV,
-            ..
-        }) => Ok(None),
+        Err(CgroupError::System { errno: Errno::ENOENT | Errno::ENODEV, .. }) => Ok(None),
         other => other.map(Some),
     }
 }
@@ -288,18 +248,13 @@ pub(super) fn events(dir: &CgroupDir) -> Result<parse::Events, CgroupError> {
 }
 
 pub(super) fn shape(dir: &CgroupDir, file: &str, source: ShapeError) -> CgroupError {
-    CgroupError::Shape {
-        path: dir.path().join(file),
-        source,
-    }
+    CgroupError::Shape { path: dir.path().join(file), source }
 }
 
 /// Steps up to the root of the whole hierarchy. Its id is known, so a mount or a namespace that
 /// shows only a part of it is found out.
 fn level_of(root: &CgroupDir) -> Result<u32, CgroupError> {
-    let part = || CgroupError::PartOfHierarchy {
-        path: root.path().to_owned(),
-    };
+    let part = || CgroupError::PartOfHierarchy { path: root.path().to_owned() };
     if root.id()? == HIERARCHY_ROOT {
         return Ok(0);
     }
@@ -323,11 +278,7 @@ pub(super) fn wait(
     while !reached(events(dir)?) {
         if start.elapsed() > patience {
             let milliseconds = patience.as_millis();
-            return Err(CgroupError::Timeout {
-                path: dir.path().to_owned(),
-                state,
-                milliseconds,
-            });
+            return Err(CgroupError::Timeout { path: dir.path().to_owned(), state, milliseconds });
         }
         std::thread::sleep(POLL);
     }

@@ -50,10 +50,7 @@ impl Image {
         };
         Some(Self {
             candidates: candidates.collect::<Option<_>>()?,
-            arguments: command
-                .iter()
-                .map(|word| bytes(word))
-                .collect::<Option<_>>()?,
+            arguments: command.iter().map(|word| bytes(word)).collect::<Option<_>>()?,
             // An environment cannot hold a zero byte: nothing is left out here.
             environment: environment.filter_map(variable).collect(),
         })
@@ -61,11 +58,7 @@ impl Image {
 
     pub(super) fn pointers(&self) -> Pointers<'_> {
         let pointers = |strings: &[CString]| {
-            strings
-                .iter()
-                .map(|text| text.as_ptr())
-                .chain([std::ptr::null()])
-                .collect()
+            strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
         };
         Pointers {
             candidates: pointers(&self.candidates),
@@ -86,13 +79,7 @@ fn candidates(program: &OsStr, path: &OsStr) -> Vec<PathBuf> {
         return vec![Path::new(program).to_owned()];
     }
     env::split_paths(path)
-        .map(|dir| {
-            if dir.as_os_str().is_empty() {
-                PathBuf::from(".")
-            } else {
-                dir
-            }
-        })
+        .map(|dir| if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir })
         .map(|dir| dir.join(program))
         .collect()
 }
@@ -120,10 +107,7 @@ mod tests {
         assert_eq!(texts(&image.candidates), ["/usr/bin/sh", "./sh", "/bin/sh"]);
         assert_eq!(texts(&image.arguments), ["sh", "-c", "true"]);
         assert_eq!(texts(&image.environment), ["A=1", "B=x=y"]);
-        assert_eq!(
-            texts(&made(&["./sh"], "/bin").unwrap().candidates),
-            ["./sh"]
-        );
+        assert_eq!(texts(&made(&["./sh"], "/bin").unwrap().candidates), ["./sh"]);
         assert!(made(&[""], "/bin").unwrap().candidates.is_empty());
     }
 
@@ -132,11 +116,7 @@ mod tests {
         let image = made(&["sh", "-c"], "/bin").unwrap();
         let pointers = image.pointers();
         assert_eq!(pointers.arguments.len(), 3);
-        for list in [
-            &pointers.candidates,
-            &pointers.arguments,
-            &pointers.environment,
-        ] {
+        for list in [&pointers.candidates, &pointers.arguments, &pointers.environment] {
             assert!(list.last().unwrap().is_null());
             assert!(!list[0].is_null());
         }

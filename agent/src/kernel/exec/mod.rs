@@ -124,10 +124,7 @@ pub fn run(options: &ExecOptions<'_>) -> Result<Exit, ExecError> {
 }
 
 fn first_word(options: &ExecOptions<'_>) -> String {
-    options
-        .command
-        .first()
-        .map_or_else(String::new, |word| word.to_string_lossy().into_owned())
+    options.command.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned())
 }
 
 fn remove(options: &ExecOptions<'_>, leaf: &CgroupDir) -> Result<(), ExecError> {
@@ -144,33 +141,22 @@ fn remove(options: &ExecOptions<'_>, leaf: &CgroupDir) -> Result<(), ExecError> 
 fn explain(options: &ExecOptions<'_>, leaf: &CgroupDir, error: SpawnError) -> ExecError {
     let (SpawnError::Pipe(errno) | SpawnError::Clone(errno) | SpawnError::Child(_, errno)) = error;
     match error {
-        SpawnError::Child(Stage::Exec, errno) => ExecError::Execute {
-            command: first_word(options),
-            errno,
-        },
+        SpawnError::Child(Stage::Exec, errno) => {
+            ExecError::Execute { command: first_word(options), errno }
+        }
         SpawnError::Clone(Errno::EAGAIN) => match pids_max(options) {
-            Some(limit) => ExecError::PidsMax {
-                virtual_cluster: options.virtual_cluster.clone(),
-                limit,
-            },
-            None => ExecError::Start {
-                path: leaf.path().to_owned(),
-                errno,
-            },
+            Some(limit) => {
+                ExecError::PidsMax { virtual_cluster: options.virtual_cluster.clone(), limit }
+            }
+            None => ExecError::Start { path: leaf.path().to_owned(), errno },
         },
-        _ => ExecError::Start {
-            path: leaf.path().to_owned(),
-            errno,
-        },
+        _ => ExecError::Start { path: leaf.path().to_owned(), errno },
     }
 }
 
 /// pids.max, if that is what stood in the way.
 fn pids_max(options: &ExecOptions<'_>) -> Option<u64> {
-    let limit = options
-        .tree
-        .read(&options.virtual_cluster, Control::PidsMax)
-        .ok()??;
+    let limit = options.tree.read(&options.virtual_cluster, Control::PidsMax).ok()??;
     let ControlValue::Max(Max::At(limit)) = limit else {
         return None;
     };

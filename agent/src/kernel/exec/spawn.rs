@@ -4,10 +4,7 @@
 //! by threads that it does not have. So between clone3 and execve it makes system calls only,
 //! with values prepared before.
 
-#![expect(
-    unsafe_code,
-    reason = "clone3 and the child's system calls have no safe wrappers"
-)]
+#![expect(unsafe_code, reason = "clone3 and the child's system calls have no safe wrappers")]
 
 use std::ffi::{c_char, c_int};
 use std::fs::File;
@@ -105,11 +102,7 @@ fn outcome(report: OwnedFd, spawned: Spawned) -> Result<Spawned, SpawnError> {
     match (read, bytes.first_chunk::<REPORT>()) {
         (Ok(0), _) => Ok(spawned),
         (_, Some([stage, errno @ ..])) => {
-            let stage = if *stage == Stage::Exec as u8 {
-                Stage::Exec
-            } else {
-                Stage::Prepare
-            };
+            let stage = if *stage == Stage::Exec as u8 { Stage::Exec } else { Stage::Prepare };
             let errno = Errno::from_raw(i32::from_ne_bytes(*errno));
             // It has ended or is about to; only its zombie is left to take.
             let _ = waitid(Id::PIDFd(spawned.pidfd.as_fd()), WaitPidFlag::WEXITED);
@@ -169,13 +162,7 @@ fn execute(image: &Pointers<'_>) -> Errno {
             break;
         }
         // SAFETY: all pointers are of null-terminated strings and arrays that outlive the call.
-        unsafe {
-            libc::execve(
-                candidate,
-                image.arguments.as_ptr(),
-                image.environment.as_ptr(),
-            )
-        };
+        unsafe { libc::execve(candidate, image.arguments.as_ptr(), image.environment.as_ptr()) };
         match Errno::last() {
             Errno::ENOENT | Errno::ENOTDIR => {}
             Errno::EACCES => worst = Errno::EACCES,

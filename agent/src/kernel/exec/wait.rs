@@ -54,10 +54,7 @@ impl Forwarder {
         let forwarded: SigSet = FORWARDED.into_iter().collect();
         let before = forwarded.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        Ok(Self {
-            signals: SignalFd::with_flags(&forwarded, flags)?,
-            before,
-        })
+        Ok(Self { signals: SignalFd::with_flags(&forwarded, flags)?, before })
     }
 
     /// The mask that the command is to have.

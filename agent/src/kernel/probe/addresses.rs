@@ -15,9 +15,7 @@ pub fn host_addresses() -> Result<BTreeSet<IpAddr>, ProbeError> {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     };
-    Ok(interfaces
-        .filter_map(|interface| address(interface.address?))
-        .collect())
+    Ok(interfaces.filter_map(|interface| address(interface.address?)).collect())
 }
 
 #[cfg(test)]
@@ -25,9 +23,6 @@ mod tests {
     #[test]
     fn loopback_is_among_them() {
         let addresses = super::host_addresses().unwrap();
-        assert!(
-            addresses.iter().any(std::net::IpAddr::is_loopback),
-            "{addresses:?}"
-        );
+        assert!(addresses.iter().any(std::net::IpAddr::is_loopback), "{addresses:?}");
     }
 }

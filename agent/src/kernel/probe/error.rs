@@ -39,18 +39,11 @@ pub enum ProbeError {
 
 impl ProbeError {
     pub(super) fn read(path: &str, source: io::Error) -> Self {
-        Self::Read {
-            path: path.to_owned(),
-            source,
-        }
+        Self::Read { path: path.to_owned(), source }
     }
 
     pub(super) fn shape(file: &'static str, expected: &'static str, text: &str) -> Self {
         let text = text.chars().take(200).collect();
-        Self::Shape {
-            file,
-            expected,
-            text,
-        }
+        Self::Shape { file, expected, text }
     }
 }

@@ -40,9 +40,7 @@ impl Files {
 
     /// Those below `root`, which stands for /.
     pub fn below(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-        }
+        Self { root: root.to_owned() }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -106,14 +104,8 @@ impl Probe {
         let modules = files.find("/sys/kernel/security/lsm")?;
         let (cgroup2, controllers) = controllers(files)?;
         Ok(Self {
-            kernel_release: files
-                .need("/proc/sys/kernel/osrelease")?
-                .trim_end()
-                .to_owned(),
-            boot_id: files
-                .need("/proc/sys/kernel/random/boot_id")?
-                .trim_end()
-                .to_owned(),
+            kernel_release: files.need("/proc/sys/kernel/osrelease")?.trim_end().to_owned(),
+            boot_id: files.need("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned(),
             online_cpus: text::cpu_list(&files.need("/sys/devices/system/cpu/online")?)?,
             memory_bytes: text::meminfo(&memory, "MemTotal")?,
             swap_bytes: text::meminfo(&memory, "SwapTotal")?,
@@ -155,9 +147,7 @@ impl Probe {
             page_bytes: self.page_bytes,
             addresses,
             devices: block_devices(devices),
-            support: Support {
-                missing: missing.collect(),
-            },
+            support: Support { missing: missing.collect() },
             capacities,
         }
     }
@@ -178,24 +168,10 @@ impl fmt::Display for Probe {
             None => writeln!(f, "cgroup v2          not mounted")?,
         }
         let list = |names: Vec<&str>| {
-            if names.is_empty() {
-                "none".into()
-            } else {
-                names.join(" ")
-            }
+            if names.is_empty() { "none".into() } else { names.join(" ") }
         };
-        let v2 = self
-            .controllers
-            .available
-            .iter()
-            .map(String::as_str)
-            .collect();
-        let v1 = self
-            .controllers
-            .bound_to_v1
-            .iter()
-            .map(String::as_str)
-            .collect();
+        let v2 = self.controllers.available.iter().map(String::as_str).collect();
+        let v1 = self.controllers.bound_to_v1.iter().map(String::as_str).collect();
         writeln!(f, "  controllers      {}", list(v2))?;
         writeln!(f, "  bound to v1      {}", list(v1))?;
         writeln!(f, "systemd is PID 1   {}", yes(self.systemd))?;
@@ -221,10 +197,7 @@ fn controllers(files: &Files) -> Result<(Option<Cgroup2Mount>, ControllerFacts),
     let mut bound_to_v1 = text::bound_to_v1(&table)?;
     bound_to_v1.extend(mounts::v1_controllers(&mounts));
     let facts = ControllerFacts {
-        available: available
-            .split_ascii_whitespace()
-            .map(str::to_owned)
-            .collect(),
+        available: available.split_ascii_whitespace().map(str::to_owned).collect(),
         bound_to_v1,
         disabled: text::disabled(&table)?,
         io_cost: in_mount("io.cost.qos")?.is_some_and(|text| text::io_cost_enabled(&text)),
@@ -235,8 +208,7 @@ fn controllers(files: &Files) -> Result<(Option<Cgroup2Mount>, ControllerFacts),
 fn page_bytes() -> u64 {
     // Linux never fails to tell its page size; 4 KiB is the least it has.
     let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-    page.and_then(|page| u64::try_from(page).ok())
-        .unwrap_or(4_096)
+    page.and_then(|page| u64::try_from(page).ok()).unwrap_or(4_096)
 }
 
 /// Those of the paths that are block devices now.
@@ -245,10 +217,7 @@ pub fn block_devices(paths: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Device> {
         let status = stat(path).ok()?;
         let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
         let number = |part: u64| u32::try_from(part).ok();
-        let (major, minor) = (
-            number(major(status.st_rdev))?,
-            number(minor(status.st_rdev))?,
-        );
+        let (major, minor) = (number(major(status.st_rdev))?, number(minor(status.st_rdev))?);
         (kind == SFlag::S_IFBLK).then_some((path.clone(), Device { major, minor }))
     };
     paths.iter().filter_map(device).collect()

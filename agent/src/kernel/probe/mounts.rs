@@ -35,9 +35,7 @@ const USUAL: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// Parses the whole file.
 pub fn parse(text: &str) -> Result<Vec<Mount>, ProbeError> {
     let shape = |line| ProbeError::shape("/proc/self/mountinfo", "a mount", line);
-    text.lines()
-        .map(|line| parse_line(line).ok_or_else(|| shape(line)))
-        .collect()
+    text.lines().map(|line| parse_line(line).ok_or_else(|| shape(line))).collect()
 }
 
 fn parse_line(line: &str) -> Option<Mount> {
@@ -83,26 +81,15 @@ pub fn cgroup2(mounts: &[Mount]) -> Option<Cgroup2Mount> {
     let seen = |(index, mount): &(usize, &Mount)| {
         let later = &mounts[index + 1..];
         mount.file_system == "cgroup2"
-            && !later
-                .iter()
-                .any(|later| later.mount_point == mount.mount_point)
+            && !later.iter().any(|later| later.mount_point == mount.mount_point)
     };
     let rank = |(index, mount): &(usize, &Mount)| {
-        let usual = USUAL
-            .iter()
-            .position(|usual| mount.mount_point == Path::new(usual));
-        (
-            mount.root != Path::new("/"),
-            usual.unwrap_or(USUAL.len()),
-            *index,
-        )
+        let usual = USUAL.iter().position(|usual| mount.mount_point == Path::new(usual));
+        (mount.root != Path::new("/"), usual.unwrap_or(USUAL.len()), *index)
     };
     let (_, mount) = mounts.iter().enumerate().filter(seen).min_by_key(rank)?;
     let whole = mount.root == Path::new("/");
-    Some(Cgroup2Mount {
-        mount_point: mount.mount_point.clone(),
-        whole,
-    })
+    Some(Cgroup2Mount { mount_point: mount.mount_point.clone(), whole })
 }
 
 /// Controllers that are mounted as cgroup v1.
@@ -110,10 +97,7 @@ pub fn v1_controllers(mounts: &[Mount]) -> BTreeSet<String> {
     const KNOWN: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
     let v1 = mounts.iter().filter(|mount| mount.file_system == "cgroup");
     let options = v1.flat_map(|mount| &mount.super_options);
-    options
-        .filter(|option| KNOWN.contains(&option.as_str()))
-        .cloned()
-        .collect()
+    options.filter(|option| KNOWN.contains(&option.as_str())).cloned().collect()
 }
 
 #[cfg(test)]
@@ -131,10 +115,7 @@ rw,nsdelegate,memory_recursiveprot
     }
 
     fn found(mount_point: &str, whole: bool) -> Cgroup2Mount {
-        Cgroup2Mount {
-            mount_point: mount_point.into(),
-            whole,
-        }
+        Cgroup2Mount { mount_point: mount_point.into(), whole }
     }
 
     #[test]
@@ -147,14 +128,8 @@ rw,nsdelegate,memory_recursiveprot
             41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         assert_eq!(mount(hybrid), Some(found("/sys/fs/cgroup/unified", true)));
         let v1 = v1_controllers(&parse(hybrid).unwrap());
-        assert_eq!(
-            v1.into_iter().collect::<Vec<_>>(),
-            ["cpu", "cpuacct", "memory"]
-        );
-        assert_eq!(
-            mount("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"),
-            None
-        );
+        assert_eq!(v1.into_iter().collect::<Vec<_>>(), ["cpu", "cpuacct", "memory"]);
+        assert_eq!(mount("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"), None);
     }
 
     #[test]
@@ -166,10 +141,7 @@ rw,nsdelegate,memory_recursiveprot
 ";
         assert_eq!(mount(text), Some(found("/sys/fs/cgroup", true)));
         let without_usual: Vec<&str> = text.lines().take(2).collect();
-        assert_eq!(
-            mount(&without_usual.join("\n")),
-            Some(found("/mnt/cgroup2", true))
-        );
+        assert_eq!(mount(&without_usual.join("\n")), Some(found("/mnt/cgroup2", true)));
         let only = Some(found("/run/containers/x/sys/fs/cgroup", false));
         assert_eq!(mount(without_usual[0]), only);
     }

@@ -89,11 +89,7 @@ fn available(
     if facts.available.contains(controller.name()) {
         return Ok(());
     }
-    let v1 = if controller == Controller::Io {
-        "blkio"
-    } else {
-        controller.name()
-    };
+    let v1 = if controller == Controller::Io { "blkio" } else { controller.name() };
     if facts.bound_to_v1.contains(v1) {
         return Err(format!("{controller}: controller is bound to cgroup v1"));
     }
@@ -103,9 +99,7 @@ fn available(
         ));
     }
     let mount = mount.mount_point.display();
-    Err(format!(
-        "{controller}: controller is not in cgroup.controllers of {mount}"
-    ))
+    Err(format!("{controller}: controller is not in cgroup.controllers of {mount}"))
 }
 
 fn absent(control: Control) -> String {

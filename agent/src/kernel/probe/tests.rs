@@ -13,14 +13,8 @@ fn write(root: &Path, files: &[(&str, &str)]) {
 }
 
 const COMMON: &[(&str, &str)] = &[
-    (
-        "proc/sys/kernel/random/boot_id",
-        "0c1f7c3e-8a52-4d3e-9d1c-1f1d1a9f6a52\n",
-    ),
-    (
-        "proc/meminfo",
-        "MemTotal:        8146728 kB\nSwapTotal:             0 kB\n",
-    ),
+    ("proc/sys/kernel/random/boot_id", "0c1f7c3e-8a52-4d3e-9d1c-1f1d1a9f6a52\n"),
+    ("proc/meminfo", "MemTotal:        8146728 kB\nSwapTotal:             0 kB\n"),
     ("proc/sys/kernel/pid_max", "32768\n"),
     ("sys/devices/system/cpu/online", "0-1\n"),
 ];
@@ -66,14 +60,8 @@ fn unified(root: &Path) {
                 "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t60\t1\nblkio\t0\t60\t1\n\
              memory\t0\t60\t1\npids\t0\t60\t1\n",
             ),
-            (
-                "sys/fs/cgroup/cgroup.controllers",
-                "cpuset cpu io memory hugetlb pids\n",
-            ),
-            (
-                "sys/kernel/security/lsm",
-                "lockdown,capability,landlock,yama,apparmor,bpf",
-            ),
+            ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids\n"),
+            ("sys/kernel/security/lsm", "lockdown,capability,landlock,yama,apparmor,bpf"),
             ("run/systemd/system/.keep", ""),
         ],
     );
@@ -95,32 +83,17 @@ fn a_hybrid_node_says_that_v1_holds_its_controllers() {
     assert_eq!(probe.online_cpus, 2);
     assert_eq!(probe.memory_bytes, 8_342_249_472);
     assert_eq!((probe.pid_max, probe.swap_bytes), (32_768, 0));
-    assert_eq!(
-        (probe.systemd, probe.btf, probe.pressure),
-        (false, true, true)
-    );
+    assert_eq!((probe.systemd, probe.btf, probe.pressure), (false, true, true));
     assert_eq!(probe.security_modules, None);
     let mount = probe.cgroup2.as_ref().unwrap();
     assert_eq!(mount.mount_point, Path::new("/sys/fs/cgroup/unified"));
 
     let controls = probe.controls(None);
     let reasons = reasons(&controls);
-    assert_eq!(
-        reasons[&Control::MemoryMax],
-        "memory: controller is bound to cgroup v1"
-    );
-    assert_eq!(
-        reasons[&Control::CpuMax],
-        "cpu: controller is bound to cgroup v1"
-    );
-    assert_eq!(
-        reasons[&Control::IoMax],
-        "io: controller is bound to cgroup v1"
-    );
-    assert_eq!(
-        reasons[&Control::PidsMax],
-        "pids: controller is bound to cgroup v1"
-    );
+    assert_eq!(reasons[&Control::MemoryMax], "memory: controller is bound to cgroup v1");
+    assert_eq!(reasons[&Control::CpuMax], "cpu: controller is bound to cgroup v1");
+    assert_eq!(reasons[&Control::IoMax], "io: controller is bound to cgroup v1");
+    assert_eq!(reasons[&Control::PidsMax], "pids: controller is bound to cgroup v1");
     assert!(!reasons.contains_key(&Control::CgroupMaxDepth));
     assert_eq!(reasons.len(), 9);
 }
@@ -131,10 +104,7 @@ fn a_unified_node_enforces_everything_that_it_has() {
     unified(root.path());
     let probe = Probe::read(&Files::below(root.path())).unwrap();
     assert!(probe.systemd && !probe.btf);
-    assert_eq!(
-        probe.security_modules.as_ref().unwrap().last().unwrap(),
-        "bpf"
-    );
+    assert_eq!(probe.security_modules.as_ref().unwrap().last().unwrap(), "bpf");
 
     let controls = probe.controls(None);
     let missing = reasons(&controls);
@@ -142,23 +112,14 @@ fn a_unified_node_enforces_everything_that_it_has() {
     assert!(missing[&Control::IoWeight].starts_with("io.weight: iocost is on for no block device"));
 
     // As Debian's cloud kernel has it: no iocost.
-    let files = Control::ALL
-        .iter()
-        .filter(|control| **control != Control::IoWeight);
+    let files = Control::ALL.iter().filter(|control| **control != Control::IoWeight);
     let files = files.map(|control| control.file().to_owned()).collect();
     let controls = probe.controls(Some(&files));
     let reason = "io.weight: file is absent: no iocost or bfq on this node";
-    assert_eq!(
-        reasons(&controls),
-        BTreeMap::from([(Control::IoWeight, reason)])
-    );
+    assert_eq!(reasons(&controls), BTreeMap::from([(Control::IoWeight, reason)]));
 
-    let facts = probe.node_facts(
-        &controls,
-        BTreeSet::new(),
-        &BTreeSet::new(),
-        Capacities::default(),
-    );
+    let facts =
+        probe.node_facts(&controls, BTreeSet::new(), &BTreeSet::new(), Capacities::default());
     assert_eq!(facts.cpu, NanoCores(2_000_000_000));
     assert_eq!(facts.support.missing[&Control::IoWeight], reason);
 }
@@ -171,15 +132,10 @@ fn a_controller_that_nobody_has_is_named_with_the_place() {
         root.path(),
         &[
             ("sys/fs/cgroup/cgroup.controllers", "cpu memory\n"),
-            (
-                "proc/cgroups",
-                "#subsys_name\thierarchy\tnum_cgroups\tenabled\npids\t0\t1\t0\n",
-            ),
+            ("proc/cgroups", "#subsys_name\thierarchy\tnum_cgroups\tenabled\npids\t0\t1\t0\n"),
         ],
     );
-    let controls = Probe::read(&Files::below(root.path()))
-        .unwrap()
-        .controls(None);
+    let controls = Probe::read(&Files::below(root.path())).unwrap().controls(None);
     let reasons = reasons(&controls);
     let place = "io: controller is not in cgroup.controllers of /sys/fs/cgroup";
     assert_eq!(reasons[&Control::IoMax], place);
@@ -190,21 +146,11 @@ fn a_controller_that_nobody_has_is_named_with_the_place() {
 fn an_absent_cgroup2_is_no_error_but_a_reason() {
     let root = tempfile::tempdir().unwrap();
     hybrid(root.path());
-    write(
-        root.path(),
-        &[(
-            "proc/self/mountinfo",
-            "1 0 254:0 / / rw - ext4 /dev/root rw\n",
-        )],
-    );
+    write(root.path(), &[("proc/self/mountinfo", "1 0 254:0 / / rw - ext4 /dev/root rw\n")]);
     let probe = Probe::read(&Files::below(root.path())).unwrap();
     assert_eq!(probe.cgroup2, None);
     let controls = probe.controls(None);
-    assert!(
-        reasons(&controls)
-            .values()
-            .all(|reason| *reason == "cgroup v2 is not mounted")
-    );
+    assert!(reasons(&controls).values().all(|reason| *reason == "cgroup v2 is not mounted"));
     assert!(probe.to_string().contains("cgroup v2          not mounted"));
 }
 
@@ -212,10 +158,7 @@ fn an_absent_cgroup2_is_no_error_but_a_reason() {
 fn a_file_that_is_not_there_is_named() {
     let root = tempfile::tempdir().unwrap();
     let error = Probe::read(&Files::below(root.path())).unwrap_err();
-    assert!(
-        error.to_string().starts_with("cannot read /proc/meminfo"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("cannot read /proc/meminfo"), "{error}");
 }
 
 #[test]

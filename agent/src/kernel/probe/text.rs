@@ -6,9 +6,7 @@ use super::error::ProbeError;
 
 /// A file with one number.
 pub(super) fn number(file: &'static str, text: &str) -> Result<u64, ProbeError> {
-    text.trim_end()
-        .parse()
-        .map_err(|_| ProbeError::shape(file, "a number", text))
+    text.trim_end().parse().map_err(|_| ProbeError::shape(file, "a number", text))
 }
 
 /// How many CPUs a list names ("0-3,8").
@@ -21,9 +19,7 @@ pub(super) fn cpu_list(text: &str) -> Result<u32, ProbeError> {
         let first: u32 = first.parse().map_err(|_| shape())?;
         let last: u32 = last.parse().map_err(|_| shape())?;
         let count = last.checked_sub(first).and_then(|span| span.checked_add(1));
-        cpus = count
-            .and_then(|count| cpus.checked_add(count))
-            .ok_or_else(shape)?;
+        cpus = count.and_then(|count| cpus.checked_add(count)).ok_or_else(shape)?;
     }
     Ok(cpus)
 }
@@ -33,9 +29,7 @@ pub(super) fn meminfo(text: &str, key: &'static str) -> Result<u64, ProbeError> 
     let value = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let kibibytes = value.trim().strip_suffix(" kB")?;
-        (name == key)
-            .then(|| kibibytes.parse::<u64>().ok()?.checked_mul(1_024))
-            .flatten()
+        (name == key).then(|| kibibytes.parse::<u64>().ok()?.checked_mul(1_024)).flatten()
     });
     value.ok_or_else(|| {
         ProbeError::shape("/proc/meminfo", "with MemTotal and SwapTotal in kB", text)
@@ -44,11 +38,7 @@ pub(super) fn meminfo(text: &str, key: &'static str) -> Result<u64, ProbeError> 
 
 /// "a,b,c"
 pub(super) fn comma_list(text: &str) -> Vec<String> {
-    text.trim_end()
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect()
+    text.trim_end().split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 struct Subsystem<'t> {
@@ -64,11 +54,7 @@ fn subsystems(text: &str) -> Result<Vec<Subsystem<'_>>, ProbeError> {
             return None;
         };
         let hierarchy = hierarchy.parse().ok()?;
-        Some(Subsystem {
-            name,
-            hierarchy,
-            enabled: enabled != "0",
-        })
+        Some(Subsystem { name, hierarchy, enabled: enabled != "0" })
     };
     text.lines()
         .filter(|text| !text.starts_with('#'))
@@ -81,20 +67,14 @@ fn subsystems(text: &str) -> Result<Vec<Subsystem<'_>>, ProbeError> {
 
 /// Controllers in /proc/cgroups that have a hierarchy of their own, as only v1 gives one.
 pub(super) fn bound_to_v1(text: &str) -> Result<BTreeSet<String>, ProbeError> {
-    let bound = subsystems(text)?
-        .into_iter()
-        .filter(|subsystem| subsystem.hierarchy != 0);
+    let bound = subsystems(text)?.into_iter().filter(|subsystem| subsystem.hierarchy != 0);
     Ok(bound.map(|subsystem| subsystem.name.to_owned()).collect())
 }
 
 /// Controllers in /proc/cgroups that the kernel's command line disables.
 pub(super) fn disabled(text: &str) -> Result<BTreeSet<String>, ProbeError> {
-    let disabled = subsystems(text)?
-        .into_iter()
-        .filter(|subsystem| !subsystem.enabled);
-    Ok(disabled
-        .map(|subsystem| subsystem.name.to_owned())
-        .collect())
+    let disabled = subsystems(text)?.into_iter().filter(|subsystem| !subsystem.enabled);
+    Ok(disabled.map(|subsystem| subsystem.name.to_owned()).collect())
 }
 
 /// Whether any device has iocost on: without it, io.weight is there and does nothing.
@@ -129,9 +109,7 @@ mod tests {
     fn iocost_has_to_be_on_somewhere() {
         assert!(!io_cost_enabled(""));
         assert!(!io_cost_enabled("254:0 enable=0 ctrl=auto rpct=0.00\n"));
-        assert!(io_cost_enabled(
-            "254:0 enable=0\n254:16 enable=1 ctrl=user rpct=95.00\n"
-        ));
+        assert!(io_cost_enabled("254:0 enable=0\n254:16 enable=1 ctrl=user rpct=95.00\n"));
     }
 
     #[test]

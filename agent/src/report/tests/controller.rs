@@ -104,21 +104,12 @@ impl Controller {
 
     pub(super) async fn serve(&self, socket: &Path) -> Serving {
         self.down.send_replace(false);
-        let listener = Listener::bind(&Endpoint::Unix(socket.to_owned()))
-            .await
-            .unwrap();
+        let listener = Listener::bind(&Endpoint::Unix(socket.to_owned())).await.unwrap();
         let service = AgentsServer::new(self.clone());
         let task = tokio::spawn(async move {
-            Server::builder()
-                .add_service(service)
-                .serve_with_incoming(listener)
-                .await
-                .unwrap();
+            Server::builder().add_service(service).serve_with_incoming(listener).await.unwrap();
         });
-        Serving {
-            task,
-            down: self.down.clone(),
-        }
+        Serving { task, down: self.down.clone() }
     }
 
     /// Says something on the newest stream.
@@ -135,10 +126,7 @@ impl Controller {
         let Some(sync_request::Message::Hello(hello)) = first.message else {
             panic!("Hello comes first")
         };
-        let (boot, journal) = (
-            hello.facts.clone().unwrap().boot_id,
-            hello.journal_id.clone(),
-        );
+        let (boot, journal) = (hello.facts.clone().unwrap().boot_id, hello.journal_id.clone());
         let known = {
             let mut ledger = self.ledger();
             ledger.hellos.push(hello);
@@ -157,10 +145,7 @@ impl Controller {
             match request.message {
                 Some(sync_request::Message::Usage(batch)) => {
                     self.book(&boot, &journal, &batch);
-                    if self
-                        .answer(&behaviour, &journal, batch.sequence, &answers)
-                        .await
-                        .is_break()
+                    if self.answer(&behaviour, &journal, batch.sequence, &answers).await.is_break()
                     {
                         return;
                     }
@@ -252,9 +237,7 @@ impl Agents for Controller {
 }
 
 pub(super) fn response(message: sync_response::Message) -> v1::SyncResponse {
-    v1::SyncResponse {
-        message: Some(message),
-    }
+    v1::SyncResponse { message: Some(message) }
 }
 
 pub(super) fn welcome(acknowledged_sequence: u64) -> v1::SyncResponse {

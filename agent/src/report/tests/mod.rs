@@ -31,10 +31,7 @@ const QUICK: Pace = Pace {
     window_batches: 8,
     window_bytes: 4_096,
 };
-const LIMITS: Limits = Limits {
-    max_bytes: 1 << 20,
-    segment_bytes: 4 << 10,
-};
+const LIMITS: Limits = Limits { max_bytes: 1 << 20, segment_bytes: 4 << 10 };
 
 /// An agent's journal and its reporting.
 struct Node {
@@ -84,10 +81,7 @@ impl Node {
             stop: self.stop.subscribe(),
             pace,
         };
-        Reporting {
-            events,
-            task: tokio::spawn(run(options, sender)),
-        }
+        Reporting { events, task: tokio::spawn(run(options, sender)) }
     }
 }
 
@@ -102,9 +96,7 @@ impl Reporting {
                 }
             }
         };
-        timeout(Duration::from_secs(20), found)
-            .await
-            .expect("it comes soon")
+        timeout(Duration::from_secs(20), found).await.expect("it comes soon")
     }
 
     async fn away(&mut self) -> String {
@@ -117,9 +109,7 @@ impl Reporting {
 
     async fn connected(&mut self) -> String {
         self.next(|event| match event {
-            ReportEvent::Connected {
-                controller_version, ..
-            } => Some(controller_version),
+            ReportEvent::Connected { controller_version, .. } => Some(controller_version),
             _ => None,
         })
         .await
@@ -141,16 +131,11 @@ async fn until(mut condition: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(Duration::from_secs(20), seen)
-        .await
-        .expect("it comes soon");
+    timeout(Duration::from_secs(20), seen).await.expect("it comes soon");
 }
 
 fn facts(boot: &str) -> v1::NodeFacts {
-    v1::NodeFacts {
-        boot_id: boot.to_owned(),
-        ..v1::NodeFacts::default()
-    }
+    v1::NodeFacts { boot_id: boot.to_owned(), ..v1::NodeFacts::default() }
 }
 
 fn record(cgroup: u64, window: u64, value: u64) -> UsageRecord {
@@ -159,10 +144,7 @@ fn record(cgroup: u64, window: u64, value: u64) -> UsageRecord {
         number: VirtualClusterNumber::new(1).unwrap(),
         cgroup: CgroupId(cgroup),
         epoch: Epoch(5),
-        window: Window {
-            start: UnixNanos(window * 60),
-            length_nanoseconds: 60,
-        },
+        window: Window { start: UnixNanos(window * 60), length_nanoseconds: 60 },
         values: BTreeMap::from([(Meter::CPU_USAGE, value), (Meter::IO_READ, value / 2)]),
     }
 }
@@ -172,18 +154,7 @@ fn truth(boot: &str, record: &UsageRecord) -> Vec<(Key, u64)> {
     let key = |meter: &Meter| {
         let name = record.virtual_cluster.to_string();
         let window = record.window.start.0;
-        (
-            boot.to_owned(),
-            name,
-            record.cgroup.0,
-            record.epoch.0,
-            window,
-            meter.code(),
-        )
+        (boot.to_owned(), name, record.cgroup.0, record.epoch.0, window, meter.code())
     };
-    record
-        .values
-        .iter()
-        .map(|(meter, value)| (key(meter), *value))
-        .collect()
+    record.values.iter().map(|(meter, value)| (key(meter), *value)).collect()
 }

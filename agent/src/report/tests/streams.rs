@@ -30,27 +30,20 @@ async fn a_controller_that_comes_later_gets_everything() {
     let _serving = controller.serve(&node.socket()).await;
     reporting.connected().await;
     reporting.acknowledged(Sequence(21)).await;
-    let expected: BTreeMap<Key, u64> = (1..=21)
-        .flat_map(|value| truth(BOOT, &record(1, value, value)))
-        .collect();
+    let expected: BTreeMap<Key, u64> =
+        (1..=21).flat_map(|value| truth(BOOT, &record(1, value, value))).collect();
     assert_eq!(controller.ledger().values, expected);
 }
 
 #[tokio::test]
 async fn status_is_sent_when_it_changes_and_as_a_heartbeat() {
     let node = Node::new();
-    node.journal()
-        .append(&[record(1, 1, 1), record(2, 1, 1)])
-        .unwrap();
+    node.journal().append(&[record(1, 1, 1), record(2, 1, 1)]).unwrap();
     let controller = Controller::new(Behaviour::Silent);
     let _serving = controller.serve(&node.socket()).await;
-    let _reporting = node.report(Pace {
-        heartbeat: Duration::from_millis(20),
-        ..QUICK
-    });
+    let _reporting = node.report(Pace { heartbeat: Duration::from_millis(20), ..QUICK });
     until(|| controller.ledger().statuses.len() >= 5).await;
-    node.status
-        .send_modify(|status| status.applied_generation = 3);
+    node.status.send_modify(|status| status.applied_generation = 3);
     let newest = || controller.ledger().statuses.last().cloned().unwrap();
     until(|| newest().applied_generation == 3).await;
     assert_eq!(newest().journal_backlog_records, 2);
@@ -64,33 +57,23 @@ async fn other_facts_begin_another_stream() {
     let _serving = controller.serve(&node.socket()).await;
     let mut reporting = node.report(QUICK);
     reporting.connected().await;
-    node.facts
-        .send_modify(|facts| facts.addresses.push("10.0.0.1".to_owned()));
+    node.facts.send_modify(|facts| facts.addresses.push("10.0.0.1".to_owned()));
     reporting.connected().await;
     let ledger = controller.ledger();
     assert_eq!(ledger.hellos.len(), 2);
-    assert_eq!(
-        ledger.hellos[1].facts.as_ref().unwrap().addresses,
-        ["10.0.0.1"]
-    );
+    assert_eq!(ledger.hellos[1].facts.as_ref().unwrap().addresses, ["10.0.0.1"]);
 }
 
 #[tokio::test]
 async fn what_a_controller_must_not_say_ends_the_stream_and_is_told() {
     let ack = |sequence| Message::UsageAck(v1::UsageAck { sequence });
-    let chunk = v1::SnapshotChunk {
-        generation: 3,
-        ..v1::SnapshotChunk::default()
-    };
+    let chunk = v1::SnapshotChunk { generation: 3, ..v1::SnapshotChunk::default() };
     let node = Node::new();
     let controller = Controller::new(Behaviour::Says(response(ack(1))));
     let _serving = controller.serve(&node.socket()).await;
     let mut reporting = node.report(QUICK);
     let reason = reporting.away().await;
-    assert!(
-        reason.contains("an acknowledgement where a Welcome"),
-        "{reason}"
-    );
+    assert!(reason.contains("an acknowledgement where a Welcome"), "{reason}");
     controller.behave(Behaviour::Says(response(Message::Snapshot(chunk.clone()))));
     let reason = reporting.away().await;
     assert!(reason.contains("a snapshot where a Welcome"), "{reason}");
@@ -99,10 +82,7 @@ async fn what_a_controller_must_not_say_ends_the_stream_and_is_told() {
     let again = welcome(0).message.unwrap();
     let cases = [
         (ack(7), "acknowledged batch 7, which was never sent"),
-        (
-            Message::Snapshot(chunk),
-            "snapshot 3 came without its first",
-        ),
+        (Message::Snapshot(chunk), "snapshot 3 came without its first"),
         (again, "Welcome twice"),
     ];
     for (message, expected) in cases {
@@ -133,10 +113,7 @@ async fn a_controller_that_says_nothing_is_left() {
     let node = Node::new();
     let controller = Controller::new(Behaviour::Deaf);
     let _serving = controller.serve(&node.socket()).await;
-    let mut reporting = node.report(Pace {
-        patience: Duration::from_millis(50),
-        ..QUICK
-    });
+    let mut reporting = node.report(Pace { patience: Duration::from_millis(50), ..QUICK });
     let reason = reporting.away().await;
     assert!(reason.contains("no answer to Hello"), "{reason}");
     until(|| controller.ledger().hellos.len() >= 2).await;
@@ -149,22 +126,14 @@ async fn a_port_that_talks_something_else_is_told() {
     let listener = UnixListener::bind(node.socket()).unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let _ = stream
-                .write_all(b"220 mail.example ESMTP\r\n".repeat(20).as_slice())
-                .await;
+            let _ = stream.write_all(b"220 mail.example ESMTP\r\n".repeat(20).as_slice()).await;
         }
     });
-    let mut reporting = node.report(Pace {
-        patience: Duration::from_secs(1),
-        ..QUICK
-    });
+    let mut reporting = node.report(Pace { patience: Duration::from_secs(1), ..QUICK });
     let reason = reporting.away().await;
     assert!(!reason.is_empty());
     drop(node.stop);
-    timeout(Duration::from_secs(5), reporting.task)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(5), reporting.task).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -176,16 +145,10 @@ async fn reporting_ends_when_it_is_told_or_nobody_listens() {
     reporting.connected().await;
     let Reporting { events, task } = reporting;
     drop(events);
-    timeout(Duration::from_secs(5), task)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
 
     let mut reporting = node.report(QUICK);
     reporting.connected().await;
     node.stop.send_replace(true);
-    timeout(Duration::from_secs(5), reporting.task)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(5), reporting.task).await.unwrap().unwrap();
 }

@@ -25,18 +25,14 @@ async fn survive(seed: u64) {
     let mut expected = BTreeMap::new();
     for value in 1..=200_u64 {
         // Several samples fall into a window; the newest is the highest.
-        let records = [
-            record(1, value / 7, value),
-            record(value % 5 + 2, value / 7, value * 3),
-        ];
+        let records = [record(1, value / 7, value), record(value % 5 + 2, value / 7, value * 3)];
         expected.extend(records.iter().flat_map(|record| truth(BOOT, record)));
         node.journal().append(&records).unwrap();
         tokio::time::sleep(Duration::from_micros(300)).await;
     }
     let last = node.journal().last();
     controller.behave(Behaviour::Good);
-    node.facts
-        .send_modify(|facts| facts.agent_version = "new stream".to_owned());
+    node.facts.send_modify(|facts| facts.agent_version = "new stream".to_owned());
     until(|| node.journal().reader().acknowledged() == last).await;
     node.stop.send_replace(true);
     owner.await.unwrap();
@@ -51,11 +47,7 @@ async fn survive(seed: u64) {
     all.sort_unstable();
     all.dedup();
     assert_eq!(all, (1..=last.0).collect::<Vec<_>>());
-    assert!(
-        ledger.streams.len() > 5,
-        "streams broke {} times",
-        ledger.streams.len()
-    );
+    assert!(ledger.streams.len() > 5, "streams broke {} times", ledger.streams.len());
     assert!(ledger.hellos.iter().all(|hello| hello.node == "node-1"
         && hello.started_unix_nanoseconds == 77
         && hello.journal_id == node.journal().reader().journal_id().to_string()));
@@ -76,10 +68,7 @@ async fn what_is_on_its_way_is_bounded() {
     }
     let controller = Controller::new(Behaviour::Silent);
     let _serving = controller.serve(&node.socket()).await;
-    let pace = Pace {
-        patience: Duration::from_millis(300),
-        ..QUICK
-    };
+    let pace = Pace { patience: Duration::from_millis(300), ..QUICK };
     let mut reporting = node.report(pace);
     // It waits, then it says why it ends, then it tries again with the same.
     let reason = reporting.away().await;
@@ -130,9 +119,8 @@ async fn a_controller_that_knows_more_than_the_journal_is_told_apart() {
     node.journal().continue_after(acknowledged).unwrap();
     let last = node.journal().append(&[record(1, 4, 4)]).unwrap();
     reporting.acknowledged(last).await;
-    let expected: BTreeMap<Key, u64> = (1..=4)
-        .flat_map(|value| truth(BOOT, &record(1, value, value)))
-        .collect();
+    let expected: BTreeMap<Key, u64> =
+        (1..=4).flat_map(|value| truth(BOOT, &record(1, value, value))).collect();
     assert_eq!(controller.ledger().values, expected);
 }
 
@@ -149,10 +137,7 @@ async fn each_boot_is_booked_under_its_own_name() {
     for value in 31..=40 {
         journal.append(&[record(1, value, value)]).unwrap();
     }
-    let node = Node {
-        journal: Arc::new(Mutex::new(journal)),
-        ..Node::new()
-    };
+    let node = Node { journal: Arc::new(Mutex::new(journal)), ..Node::new() };
     let controller = Controller::new(Behaviour::Good);
     let _serving = controller.serve(&node.socket()).await;
     let mut reporting = node.report(QUICK);
@@ -162,10 +147,7 @@ async fn each_boot_is_booked_under_its_own_name() {
     let new = (31..=40).flat_map(|value| truth(BOOT, &record(1, value, value)));
     let ledger = controller.ledger();
     assert_eq!(ledger.values, old.chain(new).collect());
-    let boots = ledger
-        .hellos
-        .iter()
-        .map(|hello| hello.facts.as_ref().unwrap().boot_id.as_str());
+    let boots = ledger.hellos.iter().map(|hello| hello.facts.as_ref().unwrap().boot_id.as_str());
     assert_eq!(boots.collect::<Vec<_>>(), ["boot-0", BOOT]);
 }
 
@@ -177,10 +159,7 @@ async fn a_stream_goes_back_to_the_boot_of_now_when_the_old_one_is_sent() {
     journal.append(&[record(1, 1, 1)]).unwrap();
     drop(journal);
     let (journal, _) = Journal::open(&path, LIMITS, BOOT).unwrap();
-    let node = Node {
-        journal: Arc::new(Mutex::new(journal)),
-        ..Node::new()
-    };
+    let node = Node { journal: Arc::new(Mutex::new(journal)), ..Node::new() };
     let controller = Controller::new(Behaviour::Good);
     let _serving = controller.serve(&node.socket()).await;
     let _reporting = node.report(QUICK);

@@ -297,12 +297,13 @@ fn a_series_that_began_before_the_range_is_counted_from_the_range_on() {
 #[test]
 fn windows_of_other_lengths_may_overlap() {
     let (_dir, ledger) = ledger();
-    let mut records: Vec<UsageRecord> = [(0, 10), (60, 20)]
+    let shorter = [(0, 10), (60, 15), (120, 20)];
+    let mut records: Vec<UsageRecord> = shorter
         .map(|(start, total)| record(0, 1, 0, start, total))
         .into();
-    for (start, total) in [(0, 25), (120, 50)] {
+    for (start, total) in [(0, 25), (240, 50)] {
         let mut longer = record(0, 1, 0, start, total);
-        longer.window.length_nanoseconds = 120;
+        longer.window.length_nanoseconds = 240;
         records.push(longer);
     }
     let reports: Vec<Report> = records.into_iter().map(|record| (0, record)).collect();
@@ -314,9 +315,9 @@ fn windows_of_other_lengths_may_overlap() {
     let used: Vec<u64> = ask(&ledger, stepped)
         .iter()
         .map(|row| sums(row)[0])
-        .take(3)
+        .take(5)
         .collect();
-    assert_eq!(used, [25, 0, 25]);
+    assert_eq!(used, [25, 0, 0, 0, 25]);
 }
 
 /// Numbers of which SQLite's signed ones would make negative ones.
