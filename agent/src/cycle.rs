@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use bulkhead_core::judge::mended;
 use bulkhead_core::{
     Accounting, Attempt, CgroupId, Degradation, Desired, Fact, Failure, Index, Integrals,
-    NodeFacts, Observed, Plan, State, VirtualClusterName, VirtualClusterNumber, account, compile,
-    judge, plan,
+    NodeFacts, Observed, Plan, Sample, State, Step, VirtualClusterName, VirtualClusterNumber,
+    account, compile, judge, plan,
 };
 
 use crate::checkpoint;
@@ -56,6 +56,8 @@ pub struct Cycle<K> {
     attempt: Option<Attempt>,
     mended: BTreeMap<Option<VirtualClusterName>, u64>,
     node: Option<NodeFacts>,
+    /// Whose connections are to be ended in the next turn, too.
+    again: BTreeSet<VirtualClusterName>,
     /// What was found at the start and stays so until the next.
     noted: Vec<Degradation>,
     /// What is wrong with observing, counting or the journal.
@@ -76,6 +78,7 @@ impl<K: Kernel> Cycle<K> {
             attempt: None,
             mended: BTreeMap::new(),
             node: None,
+            again: BTreeSet::new(),
             noted: Vec::new(),
             troubles: BTreeMap::new(),
         }
@@ -103,6 +106,11 @@ impl<K: Kernel> Cycle<K> {
         let observed = match self.kernel.observe() {
             Ok(observed) => observed,
             Err(error) => {
+                let failure = Degradation {
+                    subject: error.subject.clone(),
+                    message: format!("nothing can be seen to: {}", error.message),
+                };
+                self.attempt = Some(Attempt::Failed(vec![Failure { subject: None, failure }]));
                 self.trouble("observe", Some(error));
                 return self.report();
             }
@@ -110,12 +118,32 @@ impl<K: Kernel> Cycle<K> {
         self.trouble("observe", None);
         let counted = self.count(now, &observed);
         self.trouble("count", counted.err());
-        if let Some(plan) = self.decide(&observed) {
-            let uncounted = self.troubles.contains_key("count");
-            let plan = if uncounted { plan.keeping_counters() } else { plan };
-            self.carry_out(&plan);
-        }
+        let (plan, refused) = self.decide(&observed);
+        let uncounted = self.troubles.contains_key("count");
+        let plan = if uncounted { plan.keeping_counters() } else { plan };
+        let plan = self.repeating(plan);
+        let failures = self.carry_out(&plan);
+        self.conclude(failures, refused);
         self.report()
+    }
+
+    fn conclude(&mut self, failures: Vec<Failure>, refused: Option<Degradation>) {
+        if self.desired.is_none() && refused.is_none() {
+            return;
+        }
+        self.attempt = Some(match (refused, failures.is_empty()) {
+            (Some(reason), _) => Attempt::Refused(reason),
+            (None, false) => Attempt::Failed(failures),
+            (None, true) => {
+                self.reached.clone_from(&self.desired);
+                Attempt::Reached
+            }
+        });
+    }
+
+    /// Whether the newest facts stand, as far as they can: then they are worth keeping.
+    pub const fn accepts(&self) -> bool {
+        !matches!(self.attempt, Some(Attempt::Refused(_)))
     }
 
     /// What the next turn would do, one line for each step.
@@ -187,14 +215,14 @@ impl<K: Kernel> Cycle<K> {
         };
         let records = account(&sample, accounting, &mut self.integrals);
         if records.is_empty() {
-            return Ok(());
+            return unread(&sample);
         }
         let checkpoint = checkpoint::encode(&self.settings.boot_id, &self.integrals)
             .map_err(|error| KernelError::new("journal", &error))?;
         self.journal
             .append_with(&records, Some(&checkpoint))
             .map_err(|error| KernelError::new("journal", &error))?;
-        Ok(())
+        unread(&sample)
     }
 
     /// What the newest facts ask for on this node as it is now.
@@ -213,8 +241,9 @@ impl<K: Kernel> Cycle<K> {
         clusters.flat_map(|one| one.limit.io.iter()).map(|limit| limit.device.clone()).collect()
     }
 
-    /// The plan; `None` where there is nothing to reach, or where it was refused whole.
-    fn decide(&mut self, observed: &Observed) -> Option<Plan> {
+    /// The plan, and why the newest facts were refused, if they were: then the plan is that of
+    /// the wish before, which goes on being looked after.
+    fn decide(&mut self, observed: &Observed) -> (Plan, Option<Degradation>) {
         let decided = self.wish().and_then(|(desired, node)| {
             let Some(desired) = desired else {
                 return Ok(None);
@@ -223,44 +252,72 @@ impl<K: Kernel> Cycle<K> {
                 .map_err(|error| KernelError::new("plan", &error))?;
             Ok(Some((desired, plan)))
         });
-        match decided {
-            Ok(None) => None,
+        let refused = match decided {
+            Ok(None) => return (Plan::default(), None),
             Ok(Some((desired, plan))) => {
                 let as_before = self.reached.as_ref() == Some(&desired);
-                for (subject, count) in mended(&plan, as_before) {
-                    *self.mended.entry(subject).or_insert(0) += count;
-                }
                 self.desired = Some(desired);
-                Some(plan)
+                return (self.noting(plan, as_before), None);
             }
-            Err(error) => {
-                tracing::error!(%error, "the newest snapshot is refused; the one before stands");
-                self.attempt = Some(Attempt::Refused(error.into()));
-                None
-            }
-        }
+            Err(error) => error,
+        };
+        tracing::error!(%refused, "the newest snapshot is refused; the one before stands");
+        let capacities = self.node.as_ref().map(|node| node.capacities).unwrap_or_default();
+        let before = self.desired.as_ref().map(|desired| plan(desired, observed, capacities));
+        let plan = before.and_then(Result::ok).unwrap_or_default();
+        let as_before = self.reached.is_some() && self.reached == self.desired;
+        (self.noting(plan, as_before), Some(refused.into()))
     }
 
-    fn carry_out(&mut self, plan: &Plan) {
+    /// Counts what somebody else made necessary.
+    fn noting(&mut self, plan: Plan, as_before: bool) -> Plan {
+        for (subject, count) in mended(&plan, as_before) {
+            *self.mended.entry(subject).or_insert(0) += count;
+        }
+        plan
+    }
+
+    /// Ends once more what was ended in the turn before: a connection that was being made then
+    /// belonged to no process yet.
+    fn repeating(&mut self, mut plan: Plan) -> Plan {
+        let due = std::mem::take(&mut self.again);
+        let planned = plan.steps.iter().filter_map(|step| match step {
+            Step::EndConnections { name } => Some(name.clone()),
+            _ => None,
+        });
+        self.again = planned.collect();
+        let stands = |name: &VirtualClusterName| {
+            self.desired.as_ref().is_some_and(|desired| desired.cgroups.contains_key(name))
+        };
+        let due = due.into_iter().filter(|name| stands(name) && !self.again.contains(name));
+        plan.steps.extend(due.map(|name| Step::EndConnections { name }));
+        plan
+    }
+
+    fn carry_out(&mut self, plan: &Plan) -> Vec<Failure> {
         let mut failures = Vec::new();
+        let mut keep_counters = false;
         for step in &plan.steps {
+            if keep_counters && step.ends_counters() {
+                continue;
+            }
             tracing::info!(%step, "apply");
             let Err(error) = self.kernel.apply(step) else {
                 continue;
             };
+            if let Step::EndConnections { name } = step {
+                self.again.insert(name.clone());
+            }
             tracing::error!(%error, %step, "a step failed");
+            // It lives on, so it goes on being a member and being counted.
+            keep_counters |= matches!(step, Step::RemoveCgroup { .. });
             let subject = step.subject().cloned();
             failures.push(Failure { subject, failure: error.into() });
             if step.failure_stops() {
                 break;
             }
         }
-        if failures.is_empty() {
-            self.reached.clone_from(&self.desired);
-            self.attempt = Some(Attempt::Reached);
-        } else {
-            self.attempt = Some(Attempt::Failed(failures));
-        }
+        failures
     }
 
     fn trouble(&mut self, what: &'static str, error: Option<KernelError>) {
@@ -271,6 +328,17 @@ impl<K: Kernel> Cycle<K> {
             }
             None => drop(self.troubles.remove(what)),
         }
+    }
+}
+
+/// An error where something could not be read: its counters must not end uncounted.
+fn unread(sample: &Sample) -> Result<(), KernelError> {
+    match sample.failed.iter().next() {
+        Some((name, why)) => Err(KernelError {
+            subject: "sample".to_owned(),
+            message: format!("virtual cluster \"{name}\" is not counted in this turn: {why}"),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -1,7 +1,6 @@
 //! The async edge: the stream to the controller, the agent's socket, signals. It decides
 //! nothing; it carries facts and acknowledgements to the thread that owns the kernel.
 
-use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
@@ -15,7 +14,6 @@ use crate::args::{Places, RunArgs};
 use crate::journal::Reader;
 use crate::owner::Event;
 use crate::report::{self, ReportEvent, ReportOptions};
-use crate::snapshot_cache;
 
 /// Events of the stream that may wait for being carried on.
 const WAITING_EVENTS: usize = 64;
@@ -33,8 +31,6 @@ pub struct Edge {
     pub journal: Reader,
     /// To the thread that owns the kernel.
     pub owner: Sender<Event>,
-    /// Where the last snapshot is kept.
-    pub snapshot_file: PathBuf,
     /// When this process began, nanoseconds since the Unix epoch.
     pub started_unix_nanoseconds: u64,
 }
@@ -55,6 +51,7 @@ async fn serve(edge: Edge, places: &Places, args: &RunArgs) -> Result<()> {
     let (end, stop) = watch::channel(false);
     let (connect, connected) = watch::channel(false);
     let (events, inbox) = mpsc::channel(WAITING_EVENTS);
+    let mut owner_status = edge.status.clone();
     let admin = Admin {
         node: edge.node.clone(),
         facts: edge.facts.clone(),
@@ -96,10 +93,19 @@ async fn serve(edge: Edge, places: &Places, args: &RunArgs) -> Result<()> {
         Ok(())
     };
     let carry = async {
-        carry(inbox, &edge.owner, &connect, &edge.snapshot_file).await;
+        carry(inbox, &edge.owner, &connect).await;
         Ok(())
     };
-    tokio::try_join!(signalled, admin, report, carry).map(drop)
+    let owner_lives = async {
+        // The owner holds the sender; it goes with it.
+        while owner_status.changed().await.is_ok() {}
+        anyhow::ensure!(*stop.borrow(), "the thread that owns the kernel has ended by itself");
+        Ok(())
+    };
+    tokio::select! {
+        done = async { tokio::try_join!(signalled, admin, report, carry) } => done.map(drop),
+        ended = owner_lives => ended,
+    }
 }
 
 /// Carries what the stream says to the owner, until the stream ends.
@@ -107,7 +113,6 @@ async fn carry(
     mut inbox: mpsc::Receiver<ReportEvent>,
     owner: &Sender<Event>,
     connect: &watch::Sender<bool>,
-    snapshot_file: &std::path::Path,
 ) {
     while let Some(event) = inbox.recv().await {
         let event = match event {
@@ -122,10 +127,7 @@ async fn carry(
             }
             ReportEvent::Snapshot { snapshot, chunks } => {
                 tracing::info!(generation = snapshot.generation, "the controller says");
-                if let Err(error) = snapshot_cache::store(snapshot_file, &chunks) {
-                    tracing::error!(%error, "after a restart with the controller away, less is known");
-                }
-                Event::Learn(Fact::Snapshot(snapshot))
+                Event::Learn { fact: Fact::Snapshot(snapshot), chunks }
             }
             ReportEvent::SnapshotRefused { generation, reason } => {
                 tracing::error!(generation, reason, "a snapshot is refused");

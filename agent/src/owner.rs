@@ -1,5 +1,6 @@
 //! The thread that owns the kernel: events in, reports out.
 
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,19 @@ use crate::clock::Now;
 use crate::cycle::{Cycle, Report};
 use crate::journal::Sequence;
 use crate::kernel::seam::Kernel;
+use crate::snapshot_cache::{self, SnapshotCacheError};
 use crate::status;
 
 /// What the owner is told or asked.
 #[derive(Debug)]
 pub enum Event {
     /// The node was told something.
-    Learn(Fact),
+    Learn {
+        /// What.
+        fact: Fact,
+        /// The same as it came, to be kept for the next start.
+        chunks: Vec<v1::SnapshotChunk>,
+    },
     /// The controller has every batch up to here.
     Acknowledged(Sequence),
     /// The controller knows the journal up to here, further than it goes.
@@ -37,6 +44,8 @@ pub struct Reports {
     pub boot_id: String,
     /// As `uname -r` gives it.
     pub kernel_release: String,
+    /// Where the last snapshot is kept.
+    pub snapshot_file: PathBuf,
     /// What the node stands at.
     pub status: watch::Sender<v1::NodeStatus>,
     /// What the node is.
@@ -66,30 +75,48 @@ pub fn run<K: Kernel>(
     interval: Duration,
 ) {
     let mut next = Instant::now();
+    let mut said = Vec::new();
     loop {
         let wait = next.saturating_duration_since(Instant::now());
-        let went_on = match events.recv_timeout(wait) {
-            Ok(event) => {
-                let mut went_on = take(&mut cycle, event);
-                // A burst of facts is one change.
-                while let (true, Ok(event)) = (went_on.lives(), events.try_recv()) {
-                    went_on = went_on.and(take(&mut cycle, event));
-                }
-                went_on
-            }
+        let mut after = match events.recv_timeout(wait) {
+            Ok(event) => take(&mut cycle, event, &mut said),
             Err(RecvTimeoutError::Timeout) => After::Turn,
             Err(RecvTimeoutError::Disconnected) => After::End,
         };
-        if went_on == After::Wait {
+        // A burst of facts is one change; but nothing that is asked or told delays a turn.
+        while after != After::End && Instant::now() < next {
+            let Ok(event) = events.try_recv() else { break };
+            after = after.max(take(&mut cycle, event, &mut said));
+        }
+        if after == After::Wait && Instant::now() < next {
             continue;
         }
         let now = Now::read();
         let report = cycle.turn(now);
         reports.say(&mut cycle, &report, now);
-        if went_on == After::End {
+        if cycle.accepts() && !said.is_empty() {
+            keep(&reports.snapshot_file, &std::mem::take(&mut said));
+        }
+        if after == After::End {
             return;
         }
         next = Instant::now() + interval;
+    }
+}
+
+/// Keeps what the controller said for the next start. Where it cannot be kept, nothing is: an
+/// older one would take back what stands, and with none everything stays.
+fn keep(file: &Path, chunks: &[v1::SnapshotChunk]) {
+    let Err(error) = snapshot_cache::store(file, chunks) else { return };
+    tracing::error!(%error, "after a restart with the controller away, nothing is known");
+    if matches!(error, SnapshotCacheError::Foreign { .. }) {
+        return;
+    }
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::error!(%error, file = %file.display(), "an outdated snapshot stays");
+        }
+        _ => {}
     }
 }
 
@@ -101,20 +128,11 @@ enum After {
     End,
 }
 
-impl After {
-    fn lives(self) -> bool {
-        self != Self::End
-    }
-
-    fn and(self, other: Self) -> Self {
-        self.max(other)
-    }
-}
-
-fn take<K: Kernel>(cycle: &mut Cycle<K>, event: Event) -> After {
+fn take<K: Kernel>(cycle: &mut Cycle<K>, event: Event, said: &mut Vec<v1::SnapshotChunk>) -> After {
     match event {
-        Event::Learn(fact) => {
+        Event::Learn { fact, chunks } => {
             cycle.learn(fact);
+            *said = chunks;
             After::Turn
         }
         Event::Acknowledged(sequence) => {

@@ -1,5 +1,7 @@
 //! What the cycle reports, as messages.
 
+use std::net::IpAddr;
+
 use bulkhead_core::{Control, Degradation, NodeFacts, State, Support, UnixNanos};
 use bulkhead_proto::time::timestamp;
 use bulkhead_proto::v1;
@@ -55,8 +57,22 @@ pub fn node_facts(node: &NodeFacts, boot_id: &str, kernel_release: &str) -> v1::
         capacity_nanocores: node.cpu.0,
         capacity_memory_bytes: node.memory.0,
         capacity_pids: node.pids.0,
-        addresses: node.addresses.iter().map(ToString::to_string).collect(),
+        addresses: node
+            .addresses
+            .iter()
+            .filter(is_of_the_cluster)
+            .map(ToString::to_string)
+            .collect(),
         controls: control_support(&node.support),
+    }
+}
+
+/// Whether an address means anything to other nodes: link-local ones come and go with each
+/// interface and mean something else on every link.
+fn is_of_the_cluster(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
     }
 }
 

@@ -85,17 +85,8 @@ mod tests {
 
     #[test]
     fn a_port_that_others_could_reach_is_refused() {
-        let line = [
-            "bulkhead-controller",
-            "--config",
-            "/c",
-            "--agents-listen",
-            "0.0.0.0:1",
-        ];
+        let line = ["bulkhead-controller", "--config", "/c", "--agents-listen", "0.0.0.0:1"];
         let refused = Args::try_parse_from(line).unwrap_err().to_string();
-        assert!(
-            refused.contains("0.0.0.0:1") && refused.contains("loopback"),
-            "{refused}"
-        );
+        assert!(refused.contains("0.0.0.0:1") && refused.contains("loopback"), "{refused}");
     }
 }

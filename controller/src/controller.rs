@@ -112,22 +112,13 @@ impl Controller {
             let state = Arc::new(State::new(Arc::clone(&ledger), nodes.addresses()));
             let directory = Directory::new(objects);
             let loader = Loader::new(directory, Arc::clone(&ledger), Arc::clone(&state));
-            loader
-                .start()
-                .map_err(|error| objects_error(&loader, &error))?;
+            loader.start().map_err(|error| objects_error(&loader, &error))?;
             Ok::<_, ServeError>((ledger, nodes, state, Arc::new(loader)))
         });
         let (ledger, nodes, state, loader) = prepared.await??;
         let agents = Listener::bind(&config.agents).await?;
         let operators = Listener::bind(&config.operators).await?;
-        Ok(Self {
-            agents,
-            operators,
-            ledger,
-            state,
-            nodes,
-            loader,
-        })
+        Ok(Self { agents, operators, ledger, state, nodes, loader })
     }
 
     /// Where agents connect; with the port that the system chose where 0 was asked for.
@@ -156,9 +147,7 @@ impl Controller {
         let for_agents = server()
             .add_service(v1::agents_server::AgentsServer::new(sync))
             .add_service(health_service.clone());
-        let for_operators = self
-            .operator_services(ending.clone())?
-            .add_service(health_service);
+        let for_operators = self.operator_services(ending.clone())?.add_service(health_service);
         tracing::info!(agents = %self.agents(), operators = %self.operators(), "listening");
         let ports = async {
             tokio::try_join!(
@@ -193,14 +182,10 @@ impl Controller {
             nodes: Arc::clone(&self.nodes),
             ending,
         };
-        let nodes = NodesService {
-            nodes: Arc::clone(&self.nodes),
-        };
+        let nodes = NodesService { nodes: Arc::clone(&self.nodes) };
         let usage = UsageService::new(Arc::clone(&self.ledger));
         Ok(server()
-            .add_service(v1::virtual_clusters_server::VirtualClustersServer::new(
-                clusters,
-            ))
+            .add_service(v1::virtual_clusters_server::VirtualClustersServer::new(clusters))
             .add_service(v1::nodes_server::NodesServer::new(nodes))
             .add_service(v1::usage_server::UsageServer::new(usage))
             .add_service(reflection))

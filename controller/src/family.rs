@@ -22,14 +22,8 @@ pub(crate) enum Family {
 
 impl Family {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Cpu,
-        Self::Memory,
-        Self::Io,
-        Self::Pids,
-        Self::Pressure,
-        Self::Network,
-    ];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Cpu, Self::Memory, Self::Io, Self::Pids, Self::Pressure, Self::Network];
 
     /// The family of a meter; `None` for one that we do not know.
     pub(crate) fn of(meter: Meter) -> Option<Self> {
@@ -85,10 +79,7 @@ impl Families {
 
     /// Its members.
     pub(crate) fn iter(self) -> impl Iterator<Item = Family> {
-        Family::ALL
-            .into_iter()
-            .zip(self.0)
-            .filter_map(|(family, has)| has.then_some(family))
+        Family::ALL.into_iter().zip(self.0).filter_map(|(family, has)| has.then_some(family))
     }
 }
 

@@ -56,9 +56,7 @@ pub(crate) fn number(
     let given: i64 = transaction
         .prepare_cached("INSERT INTO identity (name) VALUES (?1) RETURNING number")?
         .query_row([name.as_str()], |row| row.get(0))?;
-    let number = u32::try_from(given)
-        .ok()
-        .and_then(VirtualClusterNumber::new);
+    let number = u32::try_from(given).ok().and_then(VirtualClusterNumber::new);
     Ok(number.ok_or_else(exhausted)?)
 }
 
@@ -72,12 +70,7 @@ pub(crate) fn adopt(
     match known(transaction, name)? {
         Some(ours) if ours == theirs => return Ok(ours),
         Some(ours) => {
-            return Err(IdentityError::OtherNumber {
-                name: name.clone(),
-                ours,
-                theirs,
-            }
-            .into());
+            return Err(IdentityError::OtherNumber { name: name.clone(), ours, theirs }.into());
         }
         None => {}
     }
@@ -86,12 +79,7 @@ pub(crate) fn adopt(
         .query_row([theirs.get()], |row| row.get(0))
         .optional()?;
     if let Some(ours) = holder {
-        return Err(IdentityError::OtherName {
-            number: theirs,
-            ours,
-            theirs: name.clone(),
-        }
-        .into());
+        return Err(IdentityError::OtherName { number: theirs, ours, theirs: name.clone() }.into());
     }
     transaction
         .prepare_cached("INSERT INTO identity (number, name) VALUES (?1, ?2)")?

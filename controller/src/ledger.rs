@@ -47,26 +47,16 @@ impl Ledger {
     /// the disk has room for.
     pub(crate) fn open(directory: &Path, page_limit: Option<u32>) -> Result<Self, LedgerError> {
         let path = directory.join(FILE);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|source| LedgerError::File {
-                operation: "make directory",
-                path: directory.to_owned(),
-                source,
-            })?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|source| {
+            LedgerError::File { operation: "make directory", path: directory.to_owned(), source }
+        })?;
         let lock = file::lock(directory)?;
         file::check_is_ours(&path)?;
         let mut writer = Connection::open_with_flags(&path, flags(true))
             .map_err(|source| LedgerError::sqlite("open", &path, source))?;
         schema::prepare(&mut writer, page_limit)
             .map_err(|source| LedgerError::sqlite("prepare", &path, source))?;
-        Ok(Self {
-            path,
-            writer: Mutex::new(writer),
-            _lock: lock,
-        })
+        Ok(Self { path, writer: Mutex::new(writer), _lock: lock })
     }
 
     /// Runs `work` in one transaction: all of it is durable after, or none of it is done.
@@ -77,9 +67,8 @@ impl Ledger {
     ) -> Result<T, LedgerError> {
         let mut writer = self.writer();
         let failed = |source| LedgerError::sqlite(operation, &self.path, source);
-        let transaction = writer
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed)?;
+        let transaction =
+            writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         match work(&transaction).map_err(Into::into) {
             Ok(done) => {
                 transaction.commit().map_err(failed)?;

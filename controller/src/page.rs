@@ -48,9 +48,7 @@ pub(crate) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
     let all = seed.to_be_bytes().into_iter().chain(bytes.iter().copied());
-    all.fold(OFFSET, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
-    })
+    all.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
 #[cfg(test)]
@@ -59,9 +57,7 @@ mod tests {
 
     #[test]
     fn a_token_comes_back_only_to_its_question() {
-        let position = ListPosition {
-            after: "team-a".to_owned(),
-        };
+        let position = ListPosition { after: "team-a".to_owned() };
         let token = encode(7, &position);
         assert_eq!(decode(7, &token), Ok(position));
         assert_eq!(decode::<ListPosition>(8, &token), Err(NoToken));
@@ -69,29 +65,11 @@ mod tests {
 
     #[test]
     fn garbage_is_no_token() {
-        let token = encode(
-            7,
-            &ListPosition {
-                after: "a".to_owned(),
-            },
-        );
+        let token = encode(7, &ListPosition { after: "a".to_owned() });
         let mut wrong = token.clone();
         wrong.replace_range(0..1, "f");
-        for garbage in [
-            "",
-            "0",
-            "zz",
-            "+1",
-            "é",
-            &token[2..],
-            &wrong,
-            &format!("{token}00"),
-        ] {
-            assert_eq!(
-                decode::<ListPosition>(7, garbage),
-                Err(NoToken),
-                "{garbage}"
-            );
+        for garbage in ["", "0", "zz", "+1", "é", &token[2..], &wrong, &format!("{token}00")] {
+            assert_eq!(decode::<ListPosition>(7, garbage), Err(NoToken), "{garbage}");
         }
     }
 }

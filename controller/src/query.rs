@@ -32,9 +32,7 @@ pub(crate) struct Span {
 impl Span {
     /// How much of `other` is in it, nanoseconds.
     fn common(self, other: Self) -> u64 {
-        self.end
-            .min(other.end)
-            .saturating_sub(self.start.max(other.start))
+        self.end.min(other.end).saturating_sub(self.start.max(other.start))
     }
 }
 
@@ -145,10 +143,7 @@ pub(crate) fn rows(
     }
     let mut by_group: BTreeMap<PairKey, Vec<&(Series, Reading)>> = BTreeMap::new();
     for series in &facts.series {
-        by_group
-            .entry(grouping.of(&series.0.key))
-            .or_default()
-            .push(series);
+        by_group.entry(grouping.of(&series.0.key)).or_default().push(series);
     }
     let mut rows = Vec::new();
     for (index, span) in spans.iter().enumerate() {

@@ -62,12 +62,7 @@ pub(crate) fn question(error: &QuestionError) -> Status {
         QuestionError::Name { field, .. } => ("NAME_INVALID", *field),
         QuestionError::PageToken => ("PAGE_TOKEN_INVALID", "page_token"),
     };
-    refused(
-        Code::InvalidArgument,
-        reason,
-        error.to_string(),
-        [("field", field)],
-    )
+    refused(Code::InvalidArgument, reason, error.to_string(), [("field", field)])
 }
 
 /// The ledger holds what has no sum.
@@ -75,12 +70,7 @@ pub(crate) fn query(error: &QueryError) -> Status {
     match error {
         QueryError::Overflow { meter, .. } => {
             let about = [("meter", meter.as_str())];
-            refused(
-                Code::OutOfRange,
-                "USAGE_TOO_LARGE",
-                error.to_string(),
-                about,
-            )
+            refused(Code::OutOfRange, "USAGE_TOO_LARGE", error.to_string(), about)
         }
         QueryError::Backwards { meter, key, .. } => {
             let about = [
@@ -88,12 +78,7 @@ pub(crate) fn query(error: &QueryError) -> Status {
                 ("virtual_cluster", key.virtual_cluster.as_str()),
                 ("node", key.node.as_str()),
             ];
-            refused(
-                Code::DataLoss,
-                "LEDGER_INCONSISTENT",
-                error.to_string(),
-                about,
-            )
+            refused(Code::DataLoss, "LEDGER_INCONSISTENT", error.to_string(), about)
         }
     }
 }

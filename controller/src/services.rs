@@ -29,11 +29,7 @@ impl ListPage {
             }
         };
         let size = if size == 0 { PAGE } else { size.min(PAGE) };
-        Ok(Self {
-            list,
-            after,
-            size: usize::try_from(size).unwrap_or(usize::MAX),
-        })
+        Ok(Self { list, after, size: usize::try_from(size).unwrap_or(usize::MAX) })
     }
 
     /// Cuts a page out of one entry more than it holds, and says how the next is asked for.
@@ -42,10 +38,7 @@ impl ListPage {
             return (entries, String::new());
         }
         entries.truncate(self.size);
-        let after = entries
-            .last()
-            .map(|last| name(last).to_owned())
-            .unwrap_or_default();
+        let after = entries.last().map(|last| name(last).to_owned()).unwrap_or_default();
         let token = page::encode(self.list, &ListPosition { after });
         (entries, token)
     }

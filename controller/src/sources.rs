@@ -46,12 +46,7 @@ pub(crate) struct Loader {
 
 impl Loader {
     pub(crate) fn new(directory: Directory, ledger: Arc<Ledger>, state: Arc<State>) -> Self {
-        Self {
-            directory,
-            ledger,
-            state,
-            tried: Mutex::default(),
-        }
+        Self { directory, ledger, state, tried: Mutex::default() }
     }
 
     pub(crate) fn directory(&self) -> &Directory {
@@ -106,10 +101,7 @@ impl Loader {
         if !self.state.findings().borrow().problems.is_empty() {
             tracing::info!("the objects are valid again");
         }
-        self.state.found(Findings {
-            problems: Vec::new(),
-            warnings,
-        });
+        self.state.found(Findings { problems: Vec::new(), warnings });
         Ok(())
     }
 
@@ -145,9 +137,5 @@ fn catalogue(files: &[GoodFile]) -> Result<Catalogue, Problems> {
             Err(wrong) => problems.extend(wrong.0),
         }
     }
-    if problems.is_empty() {
-        Catalogue::build(&documents)
-    } else {
-        Err(Problems(problems))
-    }
+    if problems.is_empty() { Catalogue::build(&documents) } else { Err(Problems(problems)) }
 }

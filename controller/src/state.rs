@@ -49,10 +49,7 @@ pub(crate) struct State {
 impl State {
     /// Knows of nodes only, as generation 0, which no agent is told.
     pub(crate) fn new(ledger: Arc<Ledger>, node_addresses: BTreeSet<IpAddr>) -> Self {
-        let snapshot = Snapshot {
-            node_addresses,
-            ..Snapshot::default()
-        };
+        let snapshot = Snapshot { node_addresses, ..Snapshot::default() };
         Self {
             ledger,
             snapshot: watch::Sender::new(Arc::new(snapshot)),
@@ -85,24 +82,19 @@ impl State {
     pub(crate) fn set_catalogue(&self, catalogue: &Catalogue) -> Result<(), LedgerError> {
         let names = catalogue.virtual_clusters.keys().cloned().collect();
         let numbers = self.ledger.numbers(&names)?;
-        let known = catalogue
-            .virtual_clusters
-            .iter()
-            .filter_map(|(name, definition)| {
-                let known = Known {
-                    cluster: definition.numbered(*numbers.get(name)?),
-                    class: definition.class.clone().unwrap_or_default(),
-                    source: format!("file:{}", definition.source),
-                };
-                Some((name.clone(), known))
-            });
+        let known = catalogue.virtual_clusters.iter().filter_map(|(name, definition)| {
+            let known = Known {
+                cluster: definition.numbered(*numbers.get(name)?),
+                class: definition.class.clone().unwrap_or_default(),
+                source: format!("file:{}", definition.source),
+            };
+            Some((name.clone(), known))
+        });
         let virtual_clusters = known.collect();
         self.change(|snapshot| {
             snapshot.virtual_clusters = virtual_clusters;
             snapshot.shared.clone_from(&catalogue.shared);
-            snapshot
-                .cluster_ranges
-                .clone_from(&catalogue.cluster_ranges);
+            snapshot.cluster_ranges.clone_from(&catalogue.cluster_ranges);
         })
     }
 

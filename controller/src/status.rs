@@ -57,18 +57,11 @@ impl Nodes {
     /// With what the ledger remembers.
     pub(crate) fn new(known: Vec<KnownNode>) -> Self {
         let node = |known: KnownNode| {
-            let node = Node {
-                facts: known.facts,
-                last_seen: known.last_seen,
-                ..Node::default()
-            };
+            let node = Node { facts: known.facts, last_seen: known.last_seen, ..Node::default() };
             (known.name, node)
         };
         let nodes = known.into_iter().map(node).collect();
-        Self {
-            nodes: Mutex::new(nodes),
-            changes: watch::Sender::default(),
-        }
+        Self { nodes: Mutex::new(nodes), changes: watch::Sender::default() }
     }
 
     /// Gives a node's stream to an agent process that began at `started`. The older of two is
@@ -87,16 +80,10 @@ impl Nodes {
             if let Some(live) = &entry.live
                 && live.started > started
             {
-                return Err(Older {
-                    younger_started: live.started,
-                });
+                return Err(Older { younger_started: live.started });
             }
             entry.streams += 1;
-            let live = Live {
-                stream: entry.streams,
-                started,
-                replace,
-            };
+            let live = Live { stream: entry.streams, started, replace };
             if let Some(before) = entry.live.replace(live) {
                 // Its task may have ended by itself.
                 let _ = before.replace.send(());
@@ -106,14 +93,7 @@ impl Nodes {
             entry.streams
         };
         self.changed();
-        Ok((
-            Stream {
-                nodes: Arc::clone(self),
-                node: node.to_owned(),
-                number,
-            },
-            replaced,
-        ))
+        Ok((Stream { nodes: Arc::clone(self), node: node.to_owned(), number }, replaced))
     }
 
     /// Every address that any node has, loopback apart, which each node has for itself.
@@ -121,10 +101,7 @@ impl Nodes {
         let nodes = self.lock();
         let texts = nodes.values().flat_map(|node| &node.facts.addresses);
         let addresses = texts.filter_map(|text| text.parse::<IpAddr>().ok());
-        addresses
-            .map(|address| address.to_canonical())
-            .filter(|it| !it.is_loopback())
-            .collect()
+        addresses.map(|address| address.to_canonical()).filter(|it| !it.is_loopback()).collect()
     }
 
     /// Whether any node was ever called so.
@@ -136,10 +113,7 @@ impl Nodes {
     pub(crate) fn list(&self, after: &str, most: usize) -> Vec<v1::Node> {
         let nodes = self.lock();
         let later = nodes.iter().filter(|(name, _)| name.as_str() > after);
-        later
-            .take(most)
-            .map(|(name, node)| node.shown(name))
-            .collect()
+        later.take(most).map(|(name, node)| node.shown(name)).collect()
     }
 
     /// How each node does by each virtual cluster.
@@ -160,8 +134,7 @@ impl Nodes {
     }
 
     fn changed(&self) {
-        self.changes
-            .send_modify(|count| *count = count.wrapping_add(1));
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Node>> {
@@ -220,10 +193,7 @@ impl Stream {
     /// Changes the node, unless another stream has it now.
     fn update(&self, change: impl FnOnce(&mut Node)) {
         if let Some(node) = self.nodes.lock().get_mut(&self.node)
-            && node
-                .live
-                .as_ref()
-                .is_some_and(|live| live.stream == self.number)
+            && node.live.as_ref().is_some_and(|live| live.stream == self.number)
         {
             change(node);
         }

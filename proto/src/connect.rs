@@ -23,10 +23,7 @@ pub struct ConnectError {
 
 /// A channel that is connected; it connects again by itself when the connection breaks.
 pub async fn connect(endpoint: &Endpoint) -> Result<Channel, ConnectError> {
-    let refused = |source| ConnectError {
-        endpoint: endpoint.clone(),
-        source,
-    };
+    let refused = |source| ConnectError { endpoint: endpoint.clone(), source };
     let transport = transport(endpoint).map_err(refused)?;
     match endpoint.path() {
         Some(path) => {

@@ -62,12 +62,7 @@ pub fn spec(cluster: &VirtualCluster, class: &str) -> v1::VirtualClusterSpec {
             io: cluster.limit.io.iter().map(Into::into).collect(),
         }),
         network_mode: v1::NetworkMode::from(cluster.network.mode).into(),
-        network_allow: cluster
-            .network
-            .allow
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        network_allow: cluster.network.allow.iter().map(ToString::to_string).collect(),
         class: class.to_owned(),
     }
 }
@@ -92,18 +87,8 @@ fn virtual_cluster(message: &v1::AgentVirtualCluster) -> Result<VirtualCluster, 
         number: VirtualClusterNumber::new(message.number)
             .ok_or_else(|| wrong("number", "is 0, which stands for no virtual cluster"))?,
         addresses: parse_each("spec.addresses", &spec.addresses)?,
-        guarantee: spec
-            .guarantee
-            .as_ref()
-            .map(guarantee)
-            .transpose()?
-            .unwrap_or_default(),
-        limit: spec
-            .limit
-            .as_ref()
-            .map(limit)
-            .transpose()?
-            .unwrap_or_default(),
+        guarantee: spec.guarantee.as_ref().map(guarantee).transpose()?.unwrap_or_default(),
+        limit: spec.limit.as_ref().map(limit).transpose()?.unwrap_or_default(),
         network: NetworkPolicy {
             mode: network_mode(spec.network_mode)?,
             allow: parse_each("spec.network_allow", &spec.network_allow)?,
@@ -117,8 +102,7 @@ where
     C: FromIterator<T>,
 {
     let one = |(index, text): (usize, &String)| {
-        text.parse::<T>()
-            .map_err(|error| wrong(format!("{field}[{index}]"), error))
+        text.parse::<T>().map_err(|error| wrong(format!("{field}[{index}]"), error))
     };
     texts.iter().enumerate().map(one).collect()
 }
@@ -141,11 +125,7 @@ fn guarantee(message: &v1::Guarantee) -> Result<Guarantee, FieldError> {
 }
 
 fn limit(message: &v1::Limit) -> Result<Limit, FieldError> {
-    let io = message
-        .io
-        .iter()
-        .enumerate()
-        .map(|(index, limit)| io_limit(index, limit));
+    let io = message.io.iter().enumerate().map(|(index, limit)| io_limit(index, limit));
     Ok(Limit {
         cpu: amount("spec.limit.cpu", message.cpu.as_ref())?,
         memory: amount("spec.limit.memory", message.memory.as_ref())?,
@@ -207,10 +187,7 @@ fn amount<M: AmountMessage>(
             field,
             format!("{points} basis points of the node are not between 1 and 10000"),
         )),
-        None => Err(wrong(
-            field,
-            "is in a form that this version does not know; update it",
-        )),
+        None => Err(wrong(field, "is in a form that this version does not know; update it")),
     }
 }
 

@@ -77,18 +77,12 @@ impl Endpoint {
         }
         let plain = address.strip_prefix("http://").unwrap_or(address);
         let plain = plain.strip_suffix('/').unwrap_or(plain);
-        let (host, port) = plain
-            .rsplit_once(':')
-            .ok_or_else(|| EndpointError::Form { address: named() })?;
-        let port: u16 = port
-            .parse()
-            .map_err(|_| EndpointError::Form { address: named() })?;
+        let (host, port) =
+            plain.rsplit_once(':').ok_or_else(|| EndpointError::Form { address: named() })?;
+        let port: u16 = port.parse().map_err(|_| EndpointError::Form { address: named() })?;
         let ip = match host {
             "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            _ => match host
-                .strip_prefix('[')
-                .and_then(|host| host.strip_suffix(']'))
-            {
+            _ => match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
                 Some(v6) => v6.parse().map(IpAddr::V6),
                 None => host.parse().map(IpAddr::V4),
             }
@@ -145,10 +139,7 @@ mod tests {
     #[test]
     fn unix_and_loopback_are_taken_and_read_back() {
         for (text, shown) in [
-            (
-                "unix:/run/bulkhead/agents.sock",
-                "unix:/run/bulkhead/agents.sock",
-            ),
+            ("unix:/run/bulkhead/agents.sock", "unix:/run/bulkhead/agents.sock"),
             ("unix:///run/a.sock", "unix:/run/a.sock"),
             ("unix:relative.sock", "unix:relative.sock"),
             ("http://127.0.0.1:7400", "http://127.0.0.1:7400"),
@@ -176,51 +167,23 @@ mod tests {
             "localhost.example:7400",
         ] {
             let refused = Endpoint::parse(text);
-            assert_eq!(
-                refused,
-                Err(EndpointError::NotLoopback {
-                    address: text.to_owned()
-                })
-            );
+            assert_eq!(refused, Err(EndpointError::NotLoopback { address: text.to_owned() }));
         }
         let message = Endpoint::parse("0.0.0.0:1").unwrap_err().to_string();
-        assert!(
-            message.contains("0.0.0.0:1") && message.contains("no TLS"),
-            "{message}"
-        );
+        assert!(message.contains("0.0.0.0:1") && message.contains("no TLS"), "{message}");
     }
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in [
-            "",
-            "127.0.0.1",
-            "127.0.0.1:",
-            "127.0.0.1:65536",
-            "::1:1",
-            "http://127.0.0.1:1/x",
-        ] {
+        for text in
+            ["", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:1", "http://127.0.0.1:1/x"]
+        {
             let refused = Endpoint::parse(text);
-            assert_eq!(
-                refused,
-                Err(EndpointError::Form {
-                    address: text.to_owned()
-                }),
-                "{text}"
-            );
+            assert_eq!(refused, Err(EndpointError::Form { address: text.to_owned() }), "{text}");
         }
-        assert!(matches!(
-            Endpoint::parse("https://127.0.0.1:1"),
-            Err(EndpointError::Tls { .. })
-        ));
-        assert!(matches!(
-            Endpoint::parse("unix:"),
-            Err(EndpointError::Path { .. })
-        ));
+        assert!(matches!(Endpoint::parse("https://127.0.0.1:1"), Err(EndpointError::Tls { .. })));
+        assert!(matches!(Endpoint::parse("unix:"), Err(EndpointError::Path { .. })));
         let long = format!("unix:/{}", "x".repeat(107));
-        assert!(matches!(
-            Endpoint::parse(&long),
-            Err(EndpointError::Path { .. })
-        ));
+        assert!(matches!(Endpoint::parse(&long), Err(EndpointError::Path { .. })));
     }
 }

@@ -68,10 +68,7 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Port {
-    Unix {
-        listener: UnixListener,
-        _file: SocketFile,
-    },
+    Unix { listener: UnixListener, _file: SocketFile },
     Tcp(TcpListener),
 }
 
@@ -84,26 +81,16 @@ impl Listener {
                 prepare_directory(path)?;
                 remove_stale(path, endpoint).await?;
                 let port = bind_unix(path)?;
-                Ok(Self {
-                    port,
-                    endpoint: endpoint.clone(),
-                    pause: None,
-                })
+                Ok(Self { port, endpoint: endpoint.clone(), pause: None })
             }
             Endpoint::Loopback(address) => {
                 let refused = |source: io::Error| match source.kind() {
-                    io::ErrorKind::AddrInUse => ListenError::Taken {
-                        endpoint: endpoint.clone(),
-                    },
+                    io::ErrorKind::AddrInUse => ListenError::Taken { endpoint: endpoint.clone() },
                     _ => system("listen on", address, source),
                 };
                 let listener = TcpListener::bind(address).await.map_err(refused)?;
                 let endpoint = Endpoint::Loopback(listener.local_addr().map_err(refused)?);
-                Ok(Self {
-                    port: Port::Tcp(listener),
-                    endpoint,
-                    pause: None,
-                })
+                Ok(Self { port: Port::Tcp(listener), endpoint, pause: None })
             }
         }
     }
@@ -126,9 +113,7 @@ impl Stream for Listener {
         }
         let accepted = std::task::ready!(match &self.port {
             Port::Unix { listener, .. } => {
-                listener
-                    .poll_accept(context)
-                    .map_ok(|(stream, _)| Connection::Unix(stream))
+                listener.poll_accept(context).map_ok(|(stream, _)| Connection::Unix(stream))
             }
             Port::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, _)| {
                 // Without it answers would only be later.
@@ -162,11 +147,7 @@ impl Drop for SocketFile {
 }
 
 fn system(operation: &'static str, path: impl Display, source: io::Error) -> ListenError {
-    ListenError::System {
-        operation,
-        path: path.to_string(),
-        source,
-    }
+    ListenError::System { operation, path: path.to_string(), source }
 }
 
 fn prepare_directory(socket: &Path) -> Result<(), ListenError> {
@@ -182,9 +163,7 @@ fn prepare_directory(socket: &Path) -> Result<(), ListenError> {
     let found =
         fs::metadata(directory).map_err(|source| system("look at", directory.display(), source))?;
     if found.mode() & 0o022 != 0 {
-        return Err(ListenError::OpenDirectory {
-            path: directory.to_owned(),
-        });
+        return Err(ListenError::OpenDirectory { path: directory.to_owned() });
     }
     Ok(())
 }
@@ -194,9 +173,7 @@ async fn remove_stale(path: &Path, endpoint: &Endpoint) -> Result<(), ListenErro
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(system("look at", path.display(), source)),
         Ok(file) if !file.file_type().is_socket() => {
-            return Err(ListenError::NoSocket {
-                path: path.to_owned(),
-            });
+            return Err(ListenError::NoSocket { path: path.to_owned() });
         }
         Ok(_) => {}
     }
@@ -205,9 +182,7 @@ async fn remove_stale(path: &Path, endpoint: &Endpoint) -> Result<(), ListenErro
             .map_err(|source| system("remove the left-over socket", path.display(), source)),
         Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(()),
         // A full backlog also means that somebody is there.
-        Ok(_) | Err(_) => Err(ListenError::Taken {
-            endpoint: endpoint.clone(),
-        }),
+        Ok(_) | Err(_) => Err(ListenError::Taken { endpoint: endpoint.clone() }),
     }
 }
 
@@ -218,15 +193,9 @@ fn bind_unix(path: &Path) -> Result<Port, ListenError> {
     // Nobody can connect before `listen`, so there is no moment with other permissions.
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(refused)?;
     let made = fs::symlink_metadata(path).map_err(refused)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        device_and_inode: (made.dev(), made.ino()),
-    };
+    let file = SocketFile { path: path.to_owned(), device_and_inode: (made.dev(), made.ino()) };
     let listener = socket.listen(BACKLOG).map_err(refused)?;
-    Ok(Port::Unix {
-        listener,
-        _file: file,
-    })
+    Ok(Port::Unix { listener, _file: file })
 }
 
 /// One accepted connection.

@@ -21,9 +21,7 @@ pub fn unix_nanoseconds(timestamp: &Timestamp) -> Option<u64> {
     if nanoseconds >= NANOSECONDS_PER_SECOND {
         return None;
     }
-    seconds
-        .checked_mul(NANOSECONDS_PER_SECOND)?
-        .checked_add(nanoseconds)
+    seconds.checked_mul(NANOSECONDS_PER_SECOND)?.checked_add(nanoseconds)
 }
 
 /// A duration in nanoseconds; `None` where it is negative, above 584 years or not valid.
@@ -35,9 +33,7 @@ pub fn nanoseconds(duration: &prost_types::Duration) -> Option<u64> {
     if nanos >= NANOSECONDS_PER_SECOND {
         return None;
     }
-    seconds
-        .checked_mul(NANOSECONDS_PER_SECOND)?
-        .checked_add(nanos)
+    seconds.checked_mul(NANOSECONDS_PER_SECOND)?.checked_add(nanos)
 }
 
 /// Nanoseconds as a duration.
@@ -52,14 +48,7 @@ mod tests {
 
     #[test]
     fn nanoseconds_come_back_exactly() {
-        for moment in [
-            0,
-            1,
-            999_999_999,
-            1_000_000_000,
-            1_790_000_000_123_456_789,
-            u64::MAX,
-        ] {
+        for moment in [0, 1, 999_999_999, 1_000_000_000, 1_790_000_000_123_456_789, u64::MAX] {
             assert_eq!(unix_nanoseconds(&timestamp(moment)), Some(moment));
             assert_eq!(nanoseconds(&duration(moment)), Some(moment));
         }

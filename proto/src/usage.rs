@@ -24,10 +24,7 @@ impl From<&UsageRecord> for v1::UsageRecord {
             values: record
                 .values
                 .iter()
-                .map(|(meter, value)| v1::MeterValue {
-                    meter: meter.code(),
-                    value: *value,
-                })
+                .map(|(meter, value)| v1::MeterValue { meter: meter.code(), value: *value })
                 .collect(),
         }
     }
@@ -75,10 +72,7 @@ impl TryFrom<&v1::UsageRecord> for UsageRecord {
 }
 
 fn window(message: &v1::UsageRecord) -> Result<Window, (&'static str, String)> {
-    let (start, length) = (
-        message.window_start_unix_nanoseconds,
-        message.window_nanoseconds,
-    );
+    let (start, length) = (message.window_start_unix_nanoseconds, message.window_nanoseconds);
     if length == 0 {
         return Err(("window_nanoseconds", "is 0".to_owned()));
     }
@@ -86,15 +80,9 @@ fn window(message: &v1::UsageRecord) -> Result<Window, (&'static str, String)> {
         let problem = format!("{start} is no multiple of window_nanoseconds {length}");
         return Err(("window_start_unix_nanoseconds", problem));
     }
-    if start
-        .checked_add(length)
-        .is_none_or(|end| end > LATEST_UNIX_NANOSECONDS)
-    {
+    if start.checked_add(length).is_none_or(|end| end > LATEST_UNIX_NANOSECONDS) {
         let problem = format!("{start} is after the year 2262; set the node's clock");
         return Err(("window_start_unix_nanoseconds", problem));
     }
-    Ok(Window {
-        start: UnixNanos(start),
-        length_nanoseconds: length,
-    })
+    Ok(Window { start: UnixNanos(start), length_nanoseconds: length })
 }

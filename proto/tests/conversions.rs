@@ -16,9 +16,7 @@ fn full() -> v1::AgentVirtualCluster {
                 cpu: Some(v1::CpuAmount {
                     amount: Some(v1::cpu_amount::Amount::Nanocores(500_000_000)),
                 }),
-                memory: Some(v1::MemoryAmount {
-                    amount: Some(points(2_500)),
-                }),
+                memory: Some(v1::MemoryAmount { amount: Some(points(2_500)) }),
                 io_weight: 200,
             }),
             limit: Some(v1::Limit {
@@ -28,9 +26,7 @@ fn full() -> v1::AgentVirtualCluster {
                 memory: Some(v1::MemoryAmount {
                     amount: Some(v1::memory_amount::Amount::Bytes(1 << 30)),
                 }),
-                pids: Some(v1::PidsAmount {
-                    amount: Some(v1::pids_amount::Amount::Pids(64)),
-                }),
+                pids: Some(v1::PidsAmount { amount: Some(v1::pids_amount::Amount::Pids(64)) }),
                 io: vec![v1::IoLimit {
                     device: "/dev/vda".to_owned(),
                     read_bytes_per_second: 1_000_000,
@@ -48,10 +44,7 @@ fn full() -> v1::AgentVirtualCluster {
 fn a_full_specification_comes_back_the_same() {
     let message = full();
     let cluster = VirtualCluster::try_from(&message).unwrap();
-    assert_eq!(
-        cluster.guarantee.cpu,
-        Some(Amount::Absolute(NanoCores(500_000_000)))
-    );
+    assert_eq!(cluster.guarantee.cpu, Some(Amount::Absolute(NanoCores(500_000_000))));
     let quarter = BasisPoints::new(2_500).unwrap();
     assert_eq!(cluster.guarantee.memory, Some(Amount::OfNode(quarter)));
     assert_eq!(cluster.limit.memory, Some(Amount::Absolute(Bytes(1 << 30))));
@@ -67,20 +60,14 @@ fn every_mode_comes_back() {
         let mut cluster = VirtualCluster::try_from(&full()).unwrap();
         cluster.network.mode = mode;
         let message = v1::AgentVirtualCluster::from(&cluster);
-        assert_eq!(
-            VirtualCluster::try_from(&message).unwrap().network.mode,
-            mode
-        );
+        assert_eq!(VirtualCluster::try_from(&message).unwrap().network.mode, mode);
     }
 }
 
 #[test]
 fn nothing_said_is_the_default() {
-    let message = v1::AgentVirtualCluster {
-        name: "team-a".to_owned(),
-        number: 1,
-        ..Default::default()
-    };
+    let message =
+        v1::AgentVirtualCluster { name: "team-a".to_owned(), number: 1, ..Default::default() };
     let cluster = VirtualCluster::try_from(&message).unwrap();
     assert_eq!(cluster.network.mode, NetworkMode::Observe);
     assert_eq!(cluster.limit, bulkhead_core::Limit::default());
@@ -102,14 +89,8 @@ fn what_has_no_meaning_is_refused_by_object_and_field() {
     let cases: Vec<(&str, ConversionError)> = vec![
         ("name", refused(|m| m.name = "../etc".to_owned())),
         ("number", refused(|m| m.number = 0)),
-        (
-            "spec.addresses[1]",
-            refused(|m| spec(m).addresses[1] = "10.1".to_owned()),
-        ),
-        (
-            "spec.network_allow[0]",
-            refused(|m| spec(m).network_allow[0] = "A".to_owned()),
-        ),
+        ("spec.addresses[1]", refused(|m| spec(m).addresses[1] = "10.1".to_owned())),
+        ("spec.network_allow[0]", refused(|m| spec(m).network_allow[0] = "A".to_owned())),
         ("spec.network_mode", refused(|m| spec(m).network_mode = 99)),
         (
             "spec.guarantee.io_weight",
@@ -137,9 +118,6 @@ fn what_has_no_meaning_is_refused_by_object_and_field() {
     for (field, error) in cases {
         assert_eq!(error.field, field);
         let shown = error.to_string();
-        assert!(
-            shown.contains(&error.object) && shown.contains(field),
-            "{shown}"
-        );
+        assert!(shown.contains(&error.object) && shown.contains(field), "{shown}");
     }
 }

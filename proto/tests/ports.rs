@@ -22,19 +22,14 @@ impl NodeAgent for Agent {
         &self,
         _: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
-        Ok(Response::new(v1::GetStatusResponse {
-            node: "here".to_owned(),
-            ..Default::default()
-        }))
+        Ok(Response::new(v1::GetStatusResponse { node: "here".to_owned(), ..Default::default() }))
     }
 
     async fn get_plan(
         &self,
         _: Request<v1::GetPlanRequest>,
     ) -> Result<Response<v1::GetPlanResponse>, Status> {
-        Ok(Response::new(v1::GetPlanResponse {
-            steps: vec!["one".to_owned()],
-        }))
+        Ok(Response::new(v1::GetPlanResponse { steps: vec!["one".to_owned()] }))
     }
 }
 
@@ -45,12 +40,7 @@ fn serve(listener: Listener) -> JoinHandle<()> {
 
 async fn ask(endpoint: &Endpoint) -> String {
     let mut client = NodeAgentClient::new(connect(endpoint).await.unwrap());
-    client
-        .get_status(v1::GetStatusRequest {})
-        .await
-        .unwrap()
-        .into_inner()
-        .node
+    client.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner().node
 }
 
 fn mode(path: &Path) -> u32 {
@@ -75,9 +65,7 @@ async fn a_unix_socket_is_private_answers_and_goes_away() {
 #[tokio::test]
 async fn loopback_answers_on_the_port_that_the_system_chose() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
-        let listener = Listener::bind(&Endpoint::parse(address).unwrap())
-            .await
-            .unwrap();
+        let listener = Listener::bind(&Endpoint::parse(address).unwrap()).await.unwrap();
         let endpoint = listener.endpoint().clone();
         let taken = Listener::bind(&endpoint).await;
         assert!(matches!(taken, Err(ListenError::Taken { .. })), "{taken:?}");
@@ -97,10 +85,7 @@ async fn a_dead_program_s_socket_is_replaced_a_living_one_s_is_not() {
     assert!(path.exists());
     let server = serve(Listener::bind(&endpoint).await.unwrap());
     let second = Listener::bind(&endpoint).await;
-    assert!(
-        matches!(second, Err(ListenError::Taken { .. })),
-        "{second:?}"
-    );
+    assert!(matches!(second, Err(ListenError::Taken { .. })), "{second:?}");
     assert_eq!(ask(&endpoint).await, "here");
     server.abort();
 }
@@ -110,9 +95,7 @@ async fn a_file_in_the_way_is_named_and_left() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notes.txt");
     fs::write(&path, "mine").unwrap();
-    let refused = Listener::bind(&Endpoint::Unix(path.clone()))
-        .await
-        .unwrap_err();
+    let refused = Listener::bind(&Endpoint::Unix(path.clone())).await.unwrap_err();
     assert!(refused.to_string().contains("notes.txt"), "{refused}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
 }
@@ -122,10 +105,7 @@ async fn a_directory_that_others_can_write_to_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let refused = Listener::bind(&Endpoint::Unix(dir.path().join("a.sock"))).await;
-    assert!(
-        matches!(refused, Err(ListenError::OpenDirectory { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(ListenError::OpenDirectory { .. })), "{refused:?}");
 }
 
 #[tokio::test]

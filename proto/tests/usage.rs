@@ -13,14 +13,8 @@ fn full() -> v1::UsageRecord {
         window_start_unix_nanoseconds: 120,
         window_nanoseconds: 60,
         values: vec![
-            v1::MeterValue {
-                meter: 1,
-                value: u64::MAX,
-            },
-            v1::MeterValue {
-                meter: 99_999,
-                value: 7,
-            },
+            v1::MeterValue { meter: 1, value: u64::MAX },
+            v1::MeterValue { meter: 99_999, value: 7 },
         ],
     }
 }
@@ -35,10 +29,7 @@ fn a_record_comes_back_the_same_and_unknown_meters_are_kept() {
 #[test]
 fn a_meter_that_comes_twice_counts_with_its_highest_value() {
     let mut message = full();
-    message.values.push(v1::MeterValue {
-        meter: 99_999,
-        value: 5,
-    });
+    message.values.push(v1::MeterValue { meter: 99_999, value: 5 });
     let record = UsageRecord::try_from(&message).unwrap();
     assert_eq!(record.values[&Meter::from_code(99_999)], 7);
 }
@@ -68,9 +59,6 @@ fn garbage_is_refused_by_object_and_field() {
         let mut message = full();
         break_it(&mut message);
         let error = UsageRecord::try_from(&message).unwrap_err();
-        assert_eq!(
-            (error.field.as_str(), &error.object),
-            (field, &message.virtual_cluster)
-        );
+        assert_eq!((error.field.as_str(), &error.object), (field, &message.virtual_cluster));
     }
 }

@@ -42,9 +42,7 @@ fn unknown_fields_of_a_newer_peer_are_skipped() {
         journal_id: "j".to_owned(),
         started_unix_nanoseconds: 5,
         zone: "eu".to_owned(),
-        nested: Some(NewerNested {
-            numbers: vec![1, 2, 3],
-        }),
+        nested: Some(NewerNested { numbers: vec![1, 2, 3] }),
     };
     let hello = v1::Hello::decode(newer.encode_to_vec().as_slice()).unwrap();
     let known = v1::Hello {
@@ -79,10 +77,7 @@ fn an_older_peer_reads_what_we_send() {
         epoch: 4,
         window_start_unix_nanoseconds: 60,
         window_nanoseconds: 60,
-        values: vec![v1::MeterValue {
-            meter: 1,
-            value: u64::MAX,
-        }],
+        values: vec![v1::MeterValue { meter: 1, value: u64::MAX }],
     };
     let older = OlderUsageRecord::decode(record.encode_to_vec().as_slice()).unwrap();
     assert_eq!(older.virtual_cluster, "team-a");
@@ -97,9 +92,7 @@ fn an_unknown_message_of_the_stream_is_none() {
         #[prost(string, tag = "99")]
         greeting: String,
     }
-    let newer = NewerRequest {
-        greeting: "hi".to_owned(),
-    };
+    let newer = NewerRequest { greeting: "hi".to_owned() };
     let request = v1::SyncRequest::decode(newer.encode_to_vec().as_slice()).unwrap();
     assert_eq!(request.message, None);
 }

@@ -39,14 +39,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if stale.is_empty() {
             return Ok(());
         }
-        let names: Vec<String> = stale
-            .iter()
-            .map(|file| file.display().to_string())
-            .collect();
-        bail!(
-            "not current: {}; run `cargo xtask codegen` and commit",
-            names.join(", ")
-        );
+        let names: Vec<String> = stale.iter().map(|file| file.display().to_string()).collect();
+        bail!("not current: {}; run `cargo xtask codegen` and commit", names.join(", "));
     }
     for file in &stale {
         update(&paths::root().join(file), &made.join(file))?;
@@ -60,11 +54,7 @@ fn differences(tree: &Path, made: &Path) -> Result<Vec<PathBuf>> {
     let mut files = BTreeSet::new();
     for dir in GENERATED {
         for root in [tree, made] {
-            files.extend(
-                names(&root.join(dir))?
-                    .into_iter()
-                    .map(|name| Path::new(dir).join(name)),
-            );
+            files.extend(names(&root.join(dir))?.into_iter().map(|name| Path::new(dir).join(name)));
         }
     }
     let mut stale = Vec::new();
@@ -93,9 +83,7 @@ fn content(path: &Path) -> Result<Option<Vec<u8>>> {
     if !path.exists() {
         return Ok(None);
     }
-    fs::read(path)
-        .map(Some)
-        .with_context(|| format!("read {}", path.display()))
+    fs::read(path).map(Some).with_context(|| format!("read {}", path.display()))
 }
 
 /// Brings one file of the tree to what was made; it goes away where nothing was.

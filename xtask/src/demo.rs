@@ -78,16 +78,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn arguments(args: &Args, place: Place) -> Vec<String> {
     let mut words = vec!["--on".to_owned(), place.name().to_owned()];
-    words.extend([
-        "--patience".to_owned(),
-        place.patience_seconds().to_string(),
-    ]);
+    words.extend(["--patience".to_owned(), place.patience_seconds().to_string()]);
     for (flag, value) in [("--sabotage", &args.sabotage), ("--only", &args.only)] {
-        words.extend(
-            value
-                .iter()
-                .flat_map(|value| [flag.to_owned(), value.clone()]),
-        );
+        words.extend(value.iter().flat_map(|value| [flag.to_owned(), value.clone()]));
     }
     words
 }
@@ -95,9 +88,7 @@ fn arguments(args: &Args, place: Place) -> Vec<String> {
 /// The demo's own status is in the report too; without a report it has failed before it began.
 fn on_host(payload: &Path, arguments: &[String], report: &Path) -> Result<()> {
     let program = payload.join("bh-demo");
-    let program = program
-        .to_str()
-        .context("the target directory's path is not UTF-8")?;
+    let program = program.to_str().context("the target directory's path is not UTF-8")?;
     let mut demo = Cmd::privileged(program, "run the demo")?.args(arguments);
     demo = demo.arg("--report").arg(report);
     let status = demo.into_command().status().context("start bh-demo")?;

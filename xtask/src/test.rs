@@ -3,6 +3,7 @@
 mod kernel;
 mod libtest;
 mod must_run;
+mod shown;
 pub(crate) mod stage;
 mod summary;
 mod vm;
@@ -46,7 +47,7 @@ pub(crate) struct Args {
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(logs()).context("create the directory of the logs")?;
-    let mut summary = Summary::default();
+    let mut summary = Summary::begin();
     let groups: &[Group] = if args.quick {
         &[Group::Bpf, Group::Test]
     } else {
@@ -69,9 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Every stage runs, also after one has failed: one round shows all there is to mend.
 fn run_all(args: &Args, artifacts: &Artifacts, summary: &mut Summary) {
     let host = host();
-    summary.step("generated files", || {
-        codegen::run(&codegen::Args { check: true })
-    });
+    summary.step("generated files", || codegen::run(&codegen::Args { check: true }));
     summary.stage("unit and property tests", &host, unit);
     summary.stage("examples in the documentation", &host, documentation);
     let Some((tests, lists)) = summary.value("lists of what must run", || {
@@ -82,10 +81,8 @@ fn run_all(args: &Args, artifacts: &Artifacts, summary: &mut Summary) {
     };
     let unlisted = lists.unlisted(&tests.names());
     if !unlisted.is_empty() {
-        let tally = Tally {
-            passed: 0,
-            problems: unlisted.iter().map(ToString::to_string).collect(),
-        };
+        let tally =
+            Tally { passed: 0, problems: unlisted.iter().map(ToString::to_string).collect() };
         summary.stage("tests that no list names", &host, || Ok(tally));
     }
     summary.stage("kernel tests", &host, || {
@@ -93,13 +90,11 @@ fn run_all(args: &Args, artifacts: &Artifacts, summary: &mut Summary) {
         tests.run_here(&lists.on_host(hybrid), &logs())
     });
     if args.quick {
-        summary.leave_out(
-            lists.vm.len(),
-            "kernel tests in the virtual machine (--quick)",
-        );
+        summary.leave_out(lists.vm.len(), "kernel tests in the virtual machine (--quick)");
         summary.leave_out(2, "the demo and its sabotages (--quick)");
         return;
     }
+    shown::here(artifacts, &logs(), &host, summary);
     vm::run(artifacts, &tests, &lists.vm, &logs(), summary);
 }
 
@@ -118,36 +113,18 @@ fn host() -> String {
 fn build() -> Result<Artifacts> {
     let mut arguments = vec!["--workspace", "--all-targets"];
     arguments.extend(FEATURES);
-    artifacts::build(
-        "Building programs and tests",
-        &arguments,
-        &logs().join("build.log"),
-    )
+    artifacts::build("Building programs and tests", &arguments, &logs().join("build.log"))
 }
 
 /// What needs no privilege, no kernel of a certain kind, no network.
 fn unit() -> Result<Tally> {
     let log = logs().join("unit.log");
     let nextest = Cmd::tool("cargo-nextest", "run the tests")?
-        .args([
-            "nextest",
-            "run",
-            "--workspace",
-            "--locked",
-            "--no-fail-fast",
-        ])
+        .args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
         .args(FEATURES)
-        .args([
-            "--filterset",
-            "not (package(bulkhead-tests) and binary(/^kernel_/))",
-        ]);
+        .args(["--filterset", "not (package(bulkhead-tests) and binary(/^kernel_/))"]);
     let output = Output::together(&log);
-    let finished = stage::run(
-        "Running unit and property tests",
-        nextest,
-        UNIT_TIMEOUT,
-        output,
-    )?;
+    let finished = stage::run("Running unit and property tests", nextest, UNIT_TIMEOUT, output)?;
     let text = fs::read_to_string(&log).context("read the log of the tests")?;
     let Some([passed, failed]) = libtest::nextest_totals(&text) else {
         return Err(finished.success().err().unwrap_or_else(|| no_summary(&log)));
@@ -190,10 +167,7 @@ fn documentation() -> Result<Tally> {
 }
 
 fn no_summary(log: &std::path::Path) -> anyhow::Error {
-    anyhow::anyhow!(
-        "the tests ended well without a summary; see {}",
-        log.display()
-    )
+    anyhow::anyhow!("the tests ended well without a summary; see {}", log.display())
 }
 
 #[cfg(test)]
@@ -205,9 +179,6 @@ mod tests {
         let text = "        FAIL [   0.01s] pkg early\n     Summary [   0.1s] 3 tests run: 1 passed, \
                     2 failed, 0 skipped\n        FAIL [   0.005s] (2/3) pkg::bin tests::a\n     \
                     TIMEOUT [ 180.0s] pkg b\nerror: test run failed\n";
-        assert_eq!(
-            failures(text),
-            ["(2/3) pkg::bin tests::a failed", "pkg b failed"]
-        );
+        assert_eq!(failures(text), ["(2/3) pkg::bin tests::a failed", "pkg b failed"]);
     }
 }

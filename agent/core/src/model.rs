@@ -70,6 +70,10 @@ fn try_apply(
             }
             network.members.insert(cgroup.id, *member);
         }
+        Step::Isolate { name } => {
+            let cgroup = observed.cgroups.get(name).ok_or("there is no such cgroup")?;
+            network.members.remove(&cgroup.id);
+        }
         Step::Attach => {
             network.configured = true;
             network.attached = BTreeSet::from(PROGRAMS);

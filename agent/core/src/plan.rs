@@ -1,12 +1,13 @@
 //! From what stands and what should stand to the steps in between.
 //!
 //! The order is never open: cgroups are limited before they are members; tables are filled
-//! before the programs attach; an address that leaves is unknown, and thus dropped, before it is
-//! anybody else's; a virtual cluster is judged by Enforce only when every table is complete.
+//! before the programs attach; what is added to a table comes before what is taken out; a virtual
+//! cluster that gets another number is nobody in between; and Enforce begins only when every
+//! table is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_abi::{MODE_ENFORCE, MODE_OFF, Member};
+use bulkhead_abi::{Address, FarEnd, MODE_ENFORCE, MODE_OFF, Member, Prefix};
 
 use crate::desired::{Desired, DesiredCgroup, DesiredNetwork};
 use crate::name::VirtualClusterName;
@@ -40,9 +41,9 @@ impl Plan {
 pub enum PlanError {
     /// It would not fit.
     #[error(
-        "kernel table {table} would need {needed} entries and holds {capacity}; start the agent \
-         with a greater capacity for it, or give virtual clusters prefixes instead of single \
-         addresses"
+        "kernel table {table} would need {needed} entries and holds {capacity}; give virtual clusters \
+         prefixes instead of single addresses, or (for ADDRESSES) detach and start the agent with a \
+         greater --max-addresses"
     )]
     TableFull {
         /// Which.
@@ -66,7 +67,7 @@ pub fn plan(
     fits(desired, observed, capacities)?;
     let mut steps = Vec::new();
     cgroups(desired, observed, &mut steps);
-    let tightened = network(desired, observed, &mut steps);
+    let tightened = network(desired, observed, capacities, &mut steps);
     for name in tightened {
         steps.push(Step::EndConnections { name });
     }
@@ -123,11 +124,13 @@ fn controls(
 fn network(
     desired: &Desired,
     observed: &Observed,
+    capacities: Capacities,
     steps: &mut Vec<Step>,
 ) -> BTreeSet<VirtualClusterName> {
     let mut tightened = BTreeSet::new();
+    isolate_renumbered(desired, observed, steps);
     let begun = steps.len();
-    tables(&desired.network, &observed.network, steps);
+    tables(&desired.network, &observed.network, capacities, steps);
     let tables_changed = steps.len() > begun;
     for (name, member) in &desired.network.members {
         let id = observed.cgroups.get(name).map(|cgroup| cgroup.id);
@@ -153,22 +156,58 @@ fn network(
     tightened
 }
 
-/// Changes first, then removals, then additions: so a table never holds more than the greater
-/// of before and after, and no address is ever taken for outside while it changes hands.
-fn tables(desired: &DesiredNetwork, observed: &ObservedNetwork, steps: &mut Vec<Step>) {
+/// A virtual cluster that has another number now would be taken for the one that had it before,
+/// while the tables change. Until it is a member again, it is nobody, and dropped.
+fn isolate_renumbered(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
+    for (name, member) in &desired.network.members {
+        let now = observed.cgroups.get(name).map(|cgroup| cgroup.id);
+        let now = now.and_then(|id| observed.network.members.get(&id));
+        if now.is_some_and(|now| now.virtual_cluster != member.virtual_cluster) {
+            steps.push(Step::Isolate { name: name.clone() });
+        }
+    }
+}
+
+/// Additions before removals, so that an address that changes from one entry to another (a prefix
+/// that becomes single addresses, say) is never in none and taken for outside. Where a table has
+/// no room for both, removals come first.
+fn tables(
+    desired: &DesiredNetwork,
+    observed: &ObservedNetwork,
+    capacities: Capacities,
+    steps: &mut Vec<Step>,
+) {
     let disallow: Vec<_> = observed.allowed.difference(&desired.allowed).copied().collect();
     push(steps, Step::Disallow, disallow);
-    // Prefixes first: what is neither in the one nor in the other is inside a range or outside.
     let prefixes = Difference::between(&observed.prefixes, &desired.prefixes);
-    push(steps, Step::PutPrefixes, prefixes.changed);
-    push(steps, Step::DeletePrefixes, prefixes.gone);
-    push(steps, Step::PutPrefixes, prefixes.new);
     let addresses = Difference::between(&observed.addresses, &desired.addresses);
+    let room = observed.prefixes.len() + prefixes.new.len() <= capacities.prefixes
+        && observed.addresses.len() + addresses.new.len() <= capacities.addresses;
+    push(steps, Step::PutPrefixes, prefixes.changed);
     push(steps, Step::PutAddresses, addresses.changed);
-    push(steps, Step::DeleteAddresses, addresses.gone);
-    push(steps, Step::PutAddresses, addresses.new);
+    let added = (prefixes.new, addresses.new);
+    let removed = (addresses.gone, prefixes.gone);
+    if room {
+        add(added, steps);
+        remove(removed, steps);
+    } else {
+        remove(removed, steps);
+        add(added, steps);
+    }
     let allow: Vec<_> = desired.allowed.difference(&observed.allowed).copied().collect();
     push(steps, Step::Allow, allow);
+}
+
+type Entries<K> = Vec<(K, FarEnd)>;
+
+fn add((prefixes, addresses): (Entries<Prefix>, Entries<Address>), steps: &mut Vec<Step>) {
+    push(steps, Step::PutPrefixes, prefixes);
+    push(steps, Step::PutAddresses, addresses);
+}
+
+fn remove((addresses, prefixes): (Vec<Address>, Vec<Prefix>), steps: &mut Vec<Step>) {
+    push(steps, Step::DeleteAddresses, addresses);
+    push(steps, Step::DeletePrefixes, prefixes);
 }
 
 fn push<T>(steps: &mut Vec<Step>, step: impl FnOnce(Vec<T>) -> Step, entries: Vec<T>) {

@@ -20,8 +20,10 @@ pub struct Sample {
     pub since_boot_nanoseconds: u64,
     /// When the network counters began at zero.
     pub network_epoch: UnixNanos,
-    /// One for each virtual cluster that has a cgroup.
+    /// One for each virtual cluster that has a cgroup and could be read.
     pub virtual_clusters: BTreeMap<VirtualClusterName, VirtualClusterSample>,
+    /// Virtual clusters that could not be read, and why: a gap, never a zero.
+    pub failed: BTreeMap<VirtualClusterName, String>,
 }
 
 /// What was counted for one virtual cluster. `None`: this node does not count it.

@@ -45,6 +45,12 @@ pub enum Step {
         /// Whose.
         name: VirtualClusterName,
     },
+    /// Takes a virtual cluster out of MEMBERS until it is set again: everything but loopback is
+    /// dropped.
+    Isolate {
+        /// Whose.
+        name: VirtualClusterName,
+    },
     /// Says whose a cgroup is and how it is judged: from here on verdicts hold.
     SetMember {
         /// Whose.
@@ -78,6 +84,7 @@ impl Step {
             | Self::SetControl { name, .. }
             | Self::CreateCounters { name }
             | Self::SetMember { name, .. }
+            | Self::Isolate { name }
             | Self::EndConnections { name }
             | Self::RemoveCgroup { name } => Some(name),
             _ => None,
@@ -135,6 +142,7 @@ impl fmt::Display for Step {
                 member.virtual_cluster,
                 mode(member.mode)
             ),
+            Self::Isolate { name } => write!(f, "isolate {name} until it has its new number"),
             Self::Attach => f.write_str("write CONFIG and attach programs"),
             Self::EndConnections { name } => write!(f, "end denied TCP connections of {name}"),
             Self::RemoveCgroup { name } => write!(f, "remove cgroup {name}"),

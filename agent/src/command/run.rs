@@ -59,7 +59,7 @@ pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
     match snapshot_cache::load(&snapshot_file) {
         Ok(Some(snapshot)) => cycle.learn(Fact::Snapshot(snapshot)),
         Ok(None) => {
-            tracing::info!("nothing is known of virtual clusters until the controller says")
+            tracing::info!("nothing is known of virtual clusters until the controller says");
         }
         Err(error) => tracing::error!(%error, "what the controller said last cannot be read"),
     }
@@ -71,6 +71,7 @@ pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
         node: node.clone(),
         boot_id,
         kernel_release: probe.kernel_release,
+        snapshot_file,
         status: to_status,
         facts: to_facts,
     };
@@ -85,7 +86,6 @@ pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
         status,
         journal: reader,
         owner: events.clone(),
-        snapshot_file,
         started_unix_nanoseconds: started(),
     };
     let served = edge::run(edge, places, args);

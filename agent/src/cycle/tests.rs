@@ -44,6 +44,11 @@ impl Rig {
         self.cycle.learn(Fact::Snapshot(snapshot));
     }
 
+    /// Steps done, but for connections that are ended once more.
+    fn lasting(&self) -> usize {
+        self.cycle.kernel.done.iter().filter(|line| !line.contains("end denied")).count()
+    }
+
     fn turn(&mut self) -> Report {
         self.clock += SECOND;
         let at = UnixNanos(self.clock);
@@ -80,10 +85,10 @@ fn what_is_told_is_applied_and_then_left_alone() {
     let report = rig.turn();
     assert_eq!(report.applied_generation, 3);
     assert!(report.states.values().all(|state| *state == State::Applied), "{report:?}");
-    let done = rig.cycle.kernel.done.len();
+    let done = rig.lasting();
     assert!(rig.cycle.preview().unwrap().is_empty());
     rig.turn();
-    assert_eq!(rig.cycle.kernel.done.len(), done, "a second turn has nothing to do");
+    assert_eq!(rig.lasting(), done, "a second turn has nothing to do");
 }
 
 #[test]
@@ -126,12 +131,12 @@ fn a_table_that_fails_stops_what_comes_after_it() {
 fn a_refused_snapshot_changes_nothing_and_is_told() {
     let mut rig = Rig::new().told(1, vec![cluster("a", 1, 10)]);
     rig.turn();
-    let done = rig.cycle.kernel.done.len();
+    let done = rig.lasting();
     let mut twin = cluster("b", 2, 5);
     twin.addresses = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
     rig.tell(2, vec![cluster("a", 1, 99), twin]);
     let report = rig.turn();
-    assert_eq!(rig.cycle.kernel.done.len(), done);
+    assert_eq!(rig.lasting(), done);
     assert_eq!(report.applied_generation, 1);
     let refused = [&report.states[&name("a")], &report.states[&name("b")]];
     assert!(refused.iter().all(|state| matches!(state, State::Refused(_))), "{report:?}");
@@ -175,4 +180,70 @@ fn a_virtual_cluster_that_goes_is_counted_a_last_time_before_its_cgroup_does() {
     let chunk = rig.cycle.journal().reader().read_after(Sequence(last.0 - 1), 1 << 20).unwrap();
     let record = &chunk.batches[0].records[0];
     assert!(record.values.iter().any(|value| value.value == 77), "{record:?}");
+}
+
+#[test]
+fn while_a_snapshot_is_refused_the_one_before_is_looked_after() {
+    let mut rig = Rig::new().told(1, vec![cluster("a", 1, 10)]);
+    rig.turn();
+    let mut twin = cluster("b", 2, 5);
+    twin.addresses = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
+    rig.tell(2, vec![cluster("a", 1, 99), twin]);
+    rig.turn();
+    assert!(!rig.cycle.accepts());
+    let held = &mut rig.cycle.kernel.observed.cgroups.get_mut(&name("a")).unwrap().controls;
+    held.insert(Control::PidsMax, ControlValue::Max(Max::Unlimited));
+    let report = rig.turn();
+    let held = &rig.cycle.kernel.observed.cgroups[&name("a")].controls;
+    assert_eq!(held[&Control::PidsMax], ControlValue::Max(Max::At(10)));
+    assert!(matches!(report.states[&name("a")], State::Refused(_)), "and still told: {report:?}");
+    rig.tell(3, vec![cluster("a", 1, 99)]);
+    rig.turn();
+    assert!(rig.cycle.accepts());
+}
+
+#[test]
+fn a_cgroup_that_could_not_be_removed_goes_on_being_counted() {
+    let mut rig = Rig::new().told(1, vec![cluster("a", 1, 10)]);
+    rig.turn();
+    rig.tell(2, vec![]);
+    rig.cycle.kernel.failing = Some("remove cgroup".to_owned());
+    rig.turn();
+    let network = &rig.cycle.kernel.observed.network;
+    assert_eq!((network.members.len(), network.counters.len()), (1, 1));
+    rig.cycle.kernel.failing = None;
+    rig.turn();
+    let network = &rig.cycle.kernel.observed.network;
+    assert_eq!((network.members.len(), network.counters.len()), (0, 0));
+}
+
+#[test]
+fn what_could_not_be_read_does_not_end_uncounted() {
+    let mut rig = Rig::new().told(1, vec![cluster("a", 1, 10)]);
+    rig.turn();
+    rig.tell(2, vec![]);
+    rig.cycle.kernel.unreadable.insert(name("a"), "too many open files".to_owned());
+    let report = rig.turn();
+    assert!(rig.cycle.kernel.observed.cgroups.contains_key(&name("a")));
+    assert!(report.reasons.iter().any(|reason| reason.message.contains("too many open files")));
+    rig.cycle.kernel.unreadable.clear();
+    rig.turn();
+    assert!(rig.cycle.kernel.observed.cgroups.is_empty());
+}
+
+#[test]
+fn connections_are_ended_once_more_in_the_turn_after() {
+    let mut observing = cluster("a", 1, 10);
+    observing.network.mode = NetworkMode::Observe;
+    let mut rig = Rig::new().told(1, vec![observing]);
+    rig.turn();
+    rig.tell(2, vec![cluster("a", 1, 10)]);
+    let ended =
+        |rig: &Rig| rig.cycle.kernel.done.iter().filter(|line| line.contains("end denied")).count();
+    rig.turn();
+    assert_eq!(ended(&rig), 1);
+    rig.turn();
+    assert_eq!(ended(&rig), 2);
+    rig.turn();
+    assert_eq!(ended(&rig), 2);
 }

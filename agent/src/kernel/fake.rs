@@ -24,6 +24,8 @@ pub struct FakeKernel {
     pub done: Vec<String>,
     /// Steps that fail: those whose line holds this text.
     pub failing: Option<String>,
+    /// Virtual clusters whose counters cannot be read.
+    pub unreadable: BTreeMap<VirtualClusterName, String>,
     next_cgroup: u64,
 }
 
@@ -71,6 +73,7 @@ impl Kernel for FakeKernel {
             since_boot_nanoseconds: now.since_boot_nanoseconds,
             network_epoch: bulkhead_core::UnixNanos(1),
             virtual_clusters: self.observed.cgroups.iter().map(sample).collect(),
+            failed: self.unreadable.clone(),
         })
     }
 }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bulkhead_abi::{AllowKey, Verdict, classify, decide};
-use bulkhead_core::desired::look_up;
+use bulkhead_abi::{AllowKey, FarEnd, Prefix, Verdict, classify, decide};
+use bulkhead_core::address::to_abi;
 use bulkhead_core::{
     Capacities, CgroupId, Controller, NodeFacts, Observed, ObservedNetwork, Sample, Step,
     UnixNanos, VirtualClusterName, VirtualClusterSample,
@@ -101,24 +101,46 @@ impl LinuxKernel {
             Step::DeleteCounters(id) => {
                 tables.counters.remove(id.0).map(drop).map_err(table("COUNTERS"))
             }
-            _ => self.bpf.attach_all().map(drop).map_err(table("programs")),
+            Step::Isolate { name } => {
+                tables.members.remove(&[self.id(name)?]).map_err(table("MEMBERS"))
+            }
+            _ => self.attach(),
         }
+    }
+
+    /// Attaches, and takes off what another version of the agent has left: its tables stand still,
+    /// and what it denies nobody could allow.
+    fn attach(&self) -> Result<(), KernelError> {
+        self.bpf.attach_all().map_err(table("programs"))?;
+        let others = self.bpf.detach_other_versions().map_err(table("programs"))?;
+        if !others.links.is_empty() {
+            tracing::warn!(?others, "took off what another version of the agent had left");
+        }
+        Ok(())
     }
 
     /// Ends what the tables, as they stand now, deny.
     fn end_connections(&self, name: &VirtualClusterName) -> Result<(), KernelError> {
-        let network = self.observe_network()?;
-        let id = CgroupId(self.id(name)?);
-        let Some(member) = network.members.get(&id) else {
+        let tables = self.bpf.tables();
+        let Some(member) = tables.members.get(&self.id(name)?).map_err(table("MEMBERS"))? else {
             return Ok(());
         };
         let me = member.virtual_cluster;
-        let denied = |peer: SocketAddr| {
-            let far = look_up(&network.addresses, &network.prefixes, peer.ip());
-            let to = far.map_or(0, |far| far.virtual_cluster);
-            let allowed = network.allowed.contains(&AllowKey { from: me, to });
-            decide(classify(me, far), allowed) == Verdict::Deny
+        // What cannot be looked up is left alone: its packets are judged all the same.
+        let far_end = |peer: SocketAddr| -> Result<Option<FarEnd>, BpfError> {
+            let address = to_abi(peer.ip());
+            match tables.addresses.get(&address)? {
+                None => tables.prefixes.get(&Prefix { prefix_len: 128, address }),
+                known => Ok(known),
+            }
         };
+        let verdict = |peer| -> Result<Verdict, BpfError> {
+            let far = far_end(peer)?;
+            let to = far.map_or(0, |far| far.virtual_cluster);
+            let allowed = tables.allowed.get(&AllowKey { from: me, to })?.is_some();
+            Ok(decide(classify(me, far), allowed))
+        };
+        let denied = |peer| verdict(peer).is_ok_and(|verdict| verdict != Verdict::Pass);
         let directory = self.tree.path().join(name.as_str());
         let done = sockets::end_connections(&directory, denied);
         if done.ended > 0 {
@@ -204,9 +226,8 @@ impl Kernel for LinuxKernel {
         let pass = self.sampler.sample(&self.tree).map_err(|error| cgroup(&error))?;
         let counters = self.bpf.tables().counters.read_all().map_err(table("COUNTERS"))?;
         let mut counters: BTreeMap<_, _> = counters.into_iter().collect();
-        for (name, error) in &pass.failed {
-            tracing::error!(virtual_cluster = %name, %error, "not counted in this pass");
-        }
+        let failed = pass.failed.iter();
+        let failed = failed.map(|(name, error)| (name.clone(), cgroup(error).message)).collect();
         let virtual_clusters = pass.readings.into_iter().map(|(name, reading)| {
             let seen = VirtualClusterSample {
                 cgroup: reading.id,
@@ -220,6 +241,7 @@ impl Kernel for LinuxKernel {
             since_boot_nanoseconds: now.since_boot_nanoseconds,
             network_epoch: UnixNanos(self.bpf.epoch()),
             virtual_clusters: virtual_clusters.collect(),
+            failed,
         })
     }
 }

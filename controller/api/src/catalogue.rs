@@ -77,11 +77,7 @@ impl Catalogue {
             shared: config.shared,
             cluster_ranges: config.cluster_ranges,
         };
-        if build.problems.is_empty() {
-            Ok(catalogue)
-        } else {
-            Err(Problems(build.problems))
-        }
+        if build.problems.is_empty() { Ok(catalogue) } else { Err(Problems(build.problems)) }
     }
 }
 
@@ -106,11 +102,9 @@ impl<'a> Build<'a> {
     fn sort(&mut self, documents: &'a [Document]) {
         for document in documents {
             let earlier = match &document.object {
-                Object::VirtualCluster(it) => keep_first(
-                    &mut self.virtual_clusters,
-                    it.name_any(),
-                    (document, &it.spec),
-                ),
+                Object::VirtualCluster(it) => {
+                    keep_first(&mut self.virtual_clusters, it.name_any(), (document, &it.spec))
+                }
                 Object::VirtualClusterClass(it) => {
                     keep_first(&mut self.classes, it.name_any(), (document, &it.spec))
                 }
@@ -127,15 +121,11 @@ impl<'a> Build<'a> {
             };
             let message = match &document.object {
                 Object::BulkheadConfig(_) => {
-                    format!(
-                        "there can be one BulkheadConfig, and {first} has {}",
-                        earlier.title()
-                    )
+                    format!("there can be one BulkheadConfig, and {first} has {}", earlier.title())
                 }
                 _ => format!("{first} defines it too; remove one, or give it another name"),
             };
-            self.problems
-                .push(document.problem("metadata.name", message));
+            self.problems.push(document.problem("metadata.name", message));
         }
     }
 
@@ -186,12 +176,10 @@ impl<'a> Build<'a> {
         };
         let merged = convert::merged(spec, class);
         let per_node = merged.per_node.unwrap_or_default();
-        let name = name
-            .parse::<VirtualClusterName>()
-            .map_err(|error| FieldProblem {
-                field: "metadata.name".to_owned(),
-                message: error.to_string(),
-            });
+        let name = name.parse::<VirtualClusterName>().map_err(|error| FieldProblem {
+            field: "metadata.name".to_owned(),
+            message: error.to_string(),
+        });
         let name = self.taken(document, name);
         let members = Members::default();
         let members = merged.members.as_ref().unwrap_or(&members);
@@ -199,15 +187,10 @@ impl<'a> Build<'a> {
         let guarantee = self.taken(document, convert::guarantee(&per_node));
         let limit = self.taken(document, convert::limit(&per_node));
         let network = merged.network.unwrap_or_default();
-        let network = name
-            .as_ref()
-            .map(|name| convert::network(name, &network, default));
+        let network = name.as_ref().map(|name| convert::network(name, &network, default));
         let network = network.and_then(|network| self.taken(document, network));
         let (guarantee, limit) = (guarantee?, limit?);
-        self.taken(
-            document,
-            convert::guarantee_within_limit(&guarantee, &limit),
-        )?;
+        self.taken(document, convert::guarantee_within_limit(&guarantee, &limit))?;
         Some(Definition {
             name: name?,
             addresses: addresses?,
@@ -224,10 +207,7 @@ impl<'a> Build<'a> {
             .iter()
             .enumerate()
             .flat_map(|(index, (_, definition))| {
-                definition
-                    .addresses
-                    .iter()
-                    .map(move |block| (index, *block))
+                definition.addresses.iter().map(move |block| (index, *block))
             })
             .collect();
         for conflict in conflicts(&blocks) {
@@ -238,8 +218,7 @@ impl<'a> Build<'a> {
                 other.title(),
                 other.source,
             );
-            self.problems
-                .push(document.problem(field_of(document, own), message));
+            self.problems.push(document.problem(field_of(document, own), message));
         }
     }
 
@@ -272,17 +251,9 @@ fn field_of(document: &Document, block: AddressBlock) -> String {
     let Object::VirtualCluster(object) = &document.object else {
         return String::new();
     };
-    let addresses = object
-        .spec
-        .members
-        .iter()
-        .flat_map(|members| &members.addresses);
-    let index = addresses
-        .enumerate()
-        .find(|(_, text)| text.parse() == Ok(block));
-    index.map_or_else(String::new, |(index, _)| {
-        format!("spec.members.addresses[{index}]")
-    })
+    let addresses = object.spec.members.iter().flat_map(|members| &members.addresses);
+    let index = addresses.enumerate().find(|(_, text)| text.parse() == Ok(block));
+    index.map_or_else(String::new, |(index, _)| format!("spec.members.addresses[{index}]"))
 }
 
 /// Valid, and probably not meant.
@@ -290,12 +261,7 @@ fn warnings(built: &[(&Document, Definition)], config: &Config) -> Vec<Problem> 
     let names: BTreeSet<&VirtualClusterName> = built.iter().map(|(_, it)| &it.name).collect();
     let mut warnings = Vec::new();
     for (document, definition) in built {
-        for unknown in definition
-            .network
-            .allow
-            .iter()
-            .filter(|name| !names.contains(name))
-        {
+        for unknown in definition.network.allow.iter().filter(|name| !names.contains(name)) {
             let message =
                 format!("there is no virtual cluster \"{unknown}\" (yet); this allows nothing");
             warnings.push(document.problem("spec.network.allow", message));

@@ -17,10 +17,7 @@ pub(crate) fn conflicts<T: Copy + Eq>(blocks: &[(T, AddressBlock)]) -> Vec<Confl
     let mut around: Vec<(T, AddressBlock)> = Vec::new();
     let mut found = Vec::new();
     for narrower in ordered {
-        while around
-            .last()
-            .is_some_and(|(_, block)| !block.covers(narrower.1))
-        {
+        while around.last().is_some_and(|(_, block)| !block.covers(narrower.1)) {
             around.pop();
         }
         match around.iter().rev().find(|(owner, _)| *owner != narrower.0) {
@@ -44,10 +41,8 @@ mod tests {
     #[test]
     fn both_owners_and_both_blocks_are_told() {
         let found = conflicts(&[(1, block("10.1.2.3")), (2, block("10.1.0.0/16"))]);
-        let expected = Conflict {
-            wider: (2, block("10.1.0.0/16")),
-            narrower: (1, block("10.1.2.3")),
-        };
+        let expected =
+            Conflict { wider: (2, block("10.1.0.0/16")), narrower: (1, block("10.1.2.3")) };
         assert_eq!(found, [expected]);
     }
 

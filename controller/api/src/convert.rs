@@ -33,10 +33,7 @@ pub const MAX_ALLOWED: usize = 1_024;
 type Result<T> = std::result::Result<T, FieldProblem>;
 
 fn wrong<T>(field: impl Into<String>, message: impl Into<String>) -> Result<T> {
-    Err(FieldProblem {
-        field: field.into(),
-        message: message.into(),
-    })
+    Err(FieldProblem { field: field.into(), message: message.into() })
 }
 
 /// Field by field: what `own` sets, else what `class` sets. A list is one field: an own one
@@ -50,14 +47,10 @@ pub fn merged(
     };
     let below = per_node.clone().unwrap_or_default();
     let above = own.per_node.clone().unwrap_or_default();
-    let (own_guarantee, class_guarantee) = (
-        above.guarantee.unwrap_or_default(),
-        below.guarantee.unwrap_or_default(),
-    );
-    let (own_limit, class_limit) = (
-        above.limit.unwrap_or_default(),
-        below.limit.unwrap_or_default(),
-    );
+    let (own_guarantee, class_guarantee) =
+        (above.guarantee.unwrap_or_default(), below.guarantee.unwrap_or_default());
+    let (own_limit, class_limit) =
+        (above.limit.unwrap_or_default(), below.limit.unwrap_or_default());
     let own_network = own.network.clone().unwrap_or_default();
     let class_network = network.clone().unwrap_or_default();
     VirtualClusterSpec {
@@ -95,12 +88,7 @@ pub fn guarantee(per_node: &PerNode) -> Result<Guarantee> {
     };
     Ok(Guarantee {
         cpu: amount(&format!("{AT}.cpu"), spec.cpu.as_ref(), quantity::NANOCORES)?.map(cores),
-        memory: amount(
-            &format!("{AT}.memory"),
-            spec.memory.as_ref(),
-            quantity::BYTES,
-        )?
-        .map(bytes),
+        memory: amount(&format!("{AT}.memory"), spec.memory.as_ref(), quantity::BYTES)?.map(bytes),
         io_weight,
     })
 }
@@ -122,12 +110,7 @@ pub fn limit(per_node: &PerNode) -> Result<Limit> {
     }
     Ok(Limit {
         cpu: some(&format!("{AT}.cpu"), spec.cpu.as_ref(), quantity::NANOCORES)?.map(cores),
-        memory: some(
-            &format!("{AT}.memory"),
-            spec.memory.as_ref(),
-            quantity::BYTES,
-        )?
-        .map(bytes),
+        memory: some(&format!("{AT}.memory"), spec.memory.as_ref(), quantity::BYTES)?.map(bytes),
         pids: some(&format!("{AT}.pids"), spec.pids.as_ref(), quantity::TASKS)?.map(tasks),
         io,
     })
@@ -216,10 +199,7 @@ fn io_limit(field: &str, spec: &IoLimitSpec) -> Result<IoLimit> {
         write_operations_per_second: None,
     };
     if limit == none {
-        return wrong(
-            field,
-            "limits nothing; set readBytesPerSecond or another rate",
-        );
+        return wrong(field, "limits nothing; set readBytesPerSecond or another rate");
     }
     Ok(limit)
 }
@@ -227,14 +207,9 @@ fn io_limit(field: &str, spec: &IoLimitSpec) -> Result<IoLimit> {
 fn device(field: &str, text: &str) -> Result<PathBuf> {
     let path = Path::new(text);
     let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
-    let below = path
-        .strip_prefix("/dev")
-        .is_ok_and(|rest| !rest.as_os_str().is_empty());
+    let below = path.strip_prefix("/dev").is_ok_and(|rest| !rest.as_os_str().is_empty());
     if !below || text.contains('\0') || !path.components().all(plain) {
-        return wrong(
-            field,
-            format!("\"{text}\" is no path of a device below /dev"),
-        );
+        return wrong(field, format!("\"{text}\" is no path of a device below /dev"));
     }
     Ok(path.to_owned())
 }
@@ -249,10 +224,8 @@ pub fn guarantee_within_limit(guarantee: &Guarantee, limit: &Limit) -> Result<()
             _ => false,
         }
     }
-    let over = [
-        ("cpu", over(guarantee.cpu, limit.cpu)),
-        ("memory", over(guarantee.memory, limit.memory)),
-    ];
+    let over =
+        [("cpu", over(guarantee.cpu, limit.cpu)), ("memory", over(guarantee.memory, limit.memory))];
     match over.iter().find(|(_, over)| *over) {
         None => Ok(()),
         Some((name, _)) => wrong(
@@ -336,17 +309,11 @@ pub fn network(
             .parse()
             .or_else(|error: bulkhead_core::name::NameError| wrong(&field, error.to_string()))?;
         if other == *name {
-            return wrong(
-                field,
-                "is the virtual cluster itself, which may always; remove it",
-            );
+            return wrong(field, "is the virtual cluster itself, which may always; remove it");
         }
         allow.insert(other);
     }
-    Ok(NetworkPolicy {
-        mode: spec.mode.map_or(default, mode),
-        allow,
-    })
+    Ok(NetworkPolicy { mode: spec.mode.map_or(default, mode), allow })
 }
 
 /// A mode as core has it.

@@ -7,11 +7,7 @@ use crate::object::{BulkheadConfig, VirtualCluster, VirtualClusterClass};
 
 /// Every definition.
 pub fn definitions() -> [CustomResourceDefinition; 3] {
-    [
-        VirtualCluster::crd(),
-        VirtualClusterClass::crd(),
-        BulkheadConfig::crd(),
-    ]
+    [VirtualCluster::crd(), VirtualClusterClass::crd(), BulkheadConfig::crd()]
 }
 
 /// Every definition as the name of its file and its YAML.
@@ -36,12 +32,7 @@ mod tests {
         for crd in definitions() {
             assert_eq!(crd.spec.group, GROUP);
             assert_eq!(crd.spec.scope, "Cluster");
-            let versions: Vec<&str> = crd
-                .spec
-                .versions
-                .iter()
-                .map(|it| it.name.as_str())
-                .collect();
+            let versions: Vec<&str> = crd.spec.versions.iter().map(|it| it.name.as_str()).collect();
             assert_eq!(versions, [VERSION]);
         }
         let names = VirtualCluster::crd().spec.names;
@@ -51,10 +42,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_the_same() {
         for ((_, yaml), crd) in files().unwrap().iter().zip(definitions()) {
-            assert_eq!(
-                serde_saphyr::from_str::<CustomResourceDefinition>(yaml).unwrap(),
-                crd
-            );
+            assert_eq!(serde_saphyr::from_str::<CustomResourceDefinition>(yaml).unwrap(), crd);
         }
     }
 }

@@ -50,11 +50,7 @@ const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 impl Document {
     /// An object that no file holds; `source` says what does.
     pub fn new(object: Object, source: impl Into<String>) -> Self {
-        Self {
-            object,
-            source: source.into(),
-            tree: None,
-        }
+        Self { object, source: source.into(), tree: None }
     }
 
     /// Every object of a text. Empty documents are skipped. All that is wrong is told, not only
@@ -72,18 +68,11 @@ impl Document {
                 Err(problem) => problems.push(problem),
             }
         }
-        if problems.is_empty() {
-            Ok(documents)
-        } else {
-            Err(Problems(problems))
-        }
+        if problems.is_empty() { Ok(documents) } else { Err(Problems(problems)) }
     }
 
     fn read(source: &str, tree: Tree) -> Result<Self, Problem> {
-        let shape = Shape {
-            source,
-            tree: &tree,
-        };
+        let shape = Shape { source, tree: &tree };
         let expected = format!("{GROUP}/{VERSION}");
         if tree.text("apiVersion") != Some(&expected) {
             return Err(shape.wrong("apiVersion", format!("is not {expected}")));
@@ -97,11 +86,7 @@ impl Document {
                 return Err(shape.wrong("kind", kinds));
             }
         };
-        Ok(Self {
-            object,
-            source: source.to_owned(),
-            tree: Some(tree),
-        })
+        Ok(Self { object, source: source.to_owned(), tree: Some(tree) })
     }
 
     /// Kind and name as messages have them.
@@ -116,22 +101,13 @@ impl Document {
     /// Where a field is written, or else the deepest part of its path.
     pub fn place(&self, field: &str) -> Option<Place> {
         let (line, column) = self.tree.as_ref()?.place(field);
-        Some(Place {
-            file: self.source.clone(),
-            line,
-            column,
-        })
+        Some(Place { file: self.source.clone(), line, column })
     }
 
     /// Something that is wrong with a field (empty: with the whole object).
     pub fn problem(&self, field: impl Into<String>, message: impl Into<String>) -> Problem {
         let field = field.into();
-        Problem {
-            place: self.place(&field),
-            object: self.title(),
-            field,
-            message: message.into(),
-        }
+        Problem { place: self.place(&field), object: self.title(), field, message: message.into() }
     }
 }
 
@@ -140,15 +116,9 @@ fn title(kind: &str, name: &str) -> String {
 }
 
 fn no_yaml(source: &str, error: &serde_saphyr::Error) -> Problem {
-    let (line, column) = error
-        .location()
-        .map_or((0, 0), |at| (at.line(), at.column()));
+    let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
     Problem {
-        place: Some(Place {
-            file: source.to_owned(),
-            line,
-            column,
-        }),
+        place: Some(Place { file: source.to_owned(), line, column }),
         object: String::new(),
         field: String::new(),
         message: format!("is no YAML: {error}"),
@@ -164,21 +134,14 @@ struct Shape<'a> {
 impl Shape<'_> {
     fn wrong(&self, field: &str, message: impl Into<String>) -> Problem {
         let (line, column) = self.tree.place(field);
-        let name = self
-            .tree
-            .get("metadata")
-            .and_then(|metadata| metadata.text("name"));
+        let name = self.tree.get("metadata").and_then(|metadata| metadata.text("name"));
         let object = match (self.tree.text("kind"), name) {
             (Some(kind), Some(name)) => title(kind, name),
             (Some(kind), None) => kind.to_owned(),
             (None, _) => String::new(),
         };
         Problem {
-            place: Some(Place {
-                file: self.source.to_owned(),
-                line,
-                column,
-            }),
+            place: Some(Place { file: self.source.to_owned(), line, column }),
             object,
             field: field.to_owned(),
             message: message.into(),

@@ -69,35 +69,19 @@ pub struct Unit {
 }
 
 /// CPU, in nanocores; `1` is a core.
-pub const NANOCORES: Unit = Unit {
-    name: "nanocores",
-    examples: "\"500m\", \"2\" or \"12.5%\"",
-    decimals: 9,
-};
+pub const NANOCORES: Unit =
+    Unit { name: "nanocores", examples: "\"500m\", \"2\" or \"12.5%\"", decimals: 9 };
 /// Memory or data, in bytes.
-pub const BYTES: Unit = Unit {
-    name: "bytes",
-    examples: "\"100M\", \"1Gi\" or \"12.5%\"",
-    decimals: 0,
-};
+pub const BYTES: Unit =
+    Unit { name: "bytes", examples: "\"100M\", \"1Gi\" or \"12.5%\"", decimals: 0 };
 /// Tasks.
-pub const TASKS: Unit = Unit {
-    name: "tasks",
-    examples: "512, \"1k\" or \"12.5%\"",
-    decimals: 0,
-};
+pub const TASKS: Unit = Unit { name: "tasks", examples: "512, \"1k\" or \"12.5%\"", decimals: 0 };
 /// Bytes in a second.
-pub const BYTES_PER_SECOND: Unit = Unit {
-    name: "bytes per second",
-    examples: "\"100M\" or \"1Gi\"",
-    decimals: 0,
-};
+pub const BYTES_PER_SECOND: Unit =
+    Unit { name: "bytes per second", examples: "\"100M\" or \"1Gi\"", decimals: 0 };
 /// Operations in a second.
-pub const OPERATIONS_PER_SECOND: Unit = Unit {
-    name: "operations per second",
-    examples: "500 or \"1k\"",
-    decimals: 0,
-};
+pub const OPERATIONS_PER_SECOND: Unit =
+    Unit { name: "operations per second", examples: "500 or \"1k\"", decimals: 0 };
 
 /// A quantity as a number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,33 +106,23 @@ pub fn measure(quantity: &Quantity, unit: Unit) -> Result<Option<Measure>, Quant
 pub fn measure_absolute(quantity: &Quantity, unit: Unit) -> Result<Option<u64>, QuantityError> {
     let text = quantity.to_string();
     if text.ends_with('%') {
-        return Err(QuantityError::NotPercent {
-            text,
-            examples: unit.examples,
-        });
+        return Err(QuantityError::NotPercent { text, examples: unit.examples });
     }
     let units = absolute(&text, unit)?;
     Ok((units != 0).then_some(units))
 }
 
 fn percent(number: &str, text: &str) -> Result<Option<Measure>, QuantityError> {
-    let refused = || QuantityError::Percent {
-        text: text.to_owned(),
-    };
+    let refused = || QuantityError::Percent { text: text.to_owned() };
     let decimal = Decimal::parse(number).ok_or_else(refused)?;
     if decimal.negative {
-        return Err(QuantityError::Negative {
-            text: text.to_owned(),
-        });
+        return Err(QuantityError::Negative { text: text.to_owned() });
     }
     let points = decimal.scaled(2).ok().flatten().ok_or_else(refused)?;
     if points == 0 {
         return Ok(None);
     }
-    let points = u32::try_from(points)
-        .ok()
-        .and_then(BasisPoints::new)
-        .ok_or_else(refused)?;
+    let points = u32::try_from(points).ok().and_then(BasisPoints::new).ok_or_else(refused)?;
     Ok(Some(Measure::OfNode(points)))
 }
 
@@ -162,30 +136,18 @@ enum Scale {
 }
 
 fn absolute(text: &str, unit: Unit) -> Result<u64, QuantityError> {
-    let form = || QuantityError::Form {
-        text: text.to_owned(),
-        examples: unit.examples,
-    };
-    let end = text
-        .find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-'))
-        .unwrap_or(text.len());
+    let form = || QuantityError::Form { text: text.to_owned(), examples: unit.examples };
+    let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let decimal = Decimal::parse(number).ok_or_else(form)?;
     let scale = scale(suffix).ok_or_else(form)?;
     if decimal.negative {
-        return Err(QuantityError::Negative {
-            text: text.to_owned(),
-        });
+        return Err(QuantityError::Negative { text: text.to_owned() });
     }
-    let overflow = || QuantityError::Overflow {
-        text: text.to_owned(),
-        unit: unit.name,
-    };
+    let overflow = || QuantityError::Overflow { text: text.to_owned(), unit: unit.name };
     let units = match scale {
         Scale::Ten(power) => decimal.scaled(power.saturating_add(unit.decimals)),
-        Scale::Two(power) => decimal
-            .times(1 << power)
-            .and_then(|it| it.scaled(unit.decimals)),
+        Scale::Two(power) => decimal.times(1 << power).and_then(|it| it.scaled(unit.decimals)),
     };
     match units {
         Ok(Some(units)) => u64::try_from(units).map_err(|_| overflow()),
@@ -194,11 +156,7 @@ fn absolute(text: &str, unit: Unit) -> Result<u64, QuantityError> {
                 "m" => "; the suffix m stands for thousandths, M for millions",
                 _ => "",
             };
-            Err(QuantityError::Fraction {
-                text: text.to_owned(),
-                unit: unit.name,
-                hint,
-            })
+            Err(QuantityError::Fraction { text: text.to_owned(), unit: unit.name, hint })
         }
         Err(TooMuch) => Err(overflow()),
     }
@@ -261,11 +219,7 @@ impl Decimal {
         }
         Some(Self {
             negative: text.starts_with('-'),
-            digits: if digits.is_empty() {
-                0
-            } else {
-                digits.parse().ok()?
-            },
+            digits: if digits.is_empty() { 0 } else { digits.parse().ok()? },
             decimals: i32::try_from(fraction.len()).ok()?,
         })
     }
@@ -287,9 +241,7 @@ impl Decimal {
             let scaled = ten.and_then(|ten| self.digits.checked_mul(ten));
             return scaled.map(Some).ok_or(TooMuch);
         }
-        Ok(ten
-            .filter(|ten| self.digits.is_multiple_of(*ten))
-            .map(|ten| self.digits / ten))
+        Ok(ten.filter(|ten| self.digits.is_multiple_of(*ten)).map(|ten| self.digits / ten))
     }
 }
 
@@ -332,26 +284,16 @@ mod tests {
 
     #[test]
     fn percentages_are_basis_points() {
-        for (text, points) in [
-            ("50%", 5_000),
-            ("12.5%", 1_250),
-            ("0.01%", 1),
-            ("100%", 10_000),
-        ] {
+        for (text, points) in [("50%", 5_000), ("12.5%", 1_250), ("0.01%", 1), ("100%", 10_000)] {
             let points = BasisPoints::new(points).unwrap();
             assert_eq!(of(text, BYTES), Ok(Some(Measure::OfNode(points))));
         }
         for text in ["100.01%", "12.345%", "%", "x%", "1e1%", "5 %"] {
-            let refused = Err(QuantityError::Percent {
-                text: text.to_owned(),
-            });
+            let refused = Err(QuantityError::Percent { text: text.to_owned() });
             assert_eq!(of(text, BYTES), refused, "{text}");
         }
         assert_eq!(of("0%", BYTES), Ok(None));
-        assert!(matches!(
-            of("-1%", BYTES),
-            Err(QuantityError::Negative { .. })
-        ));
+        assert!(matches!(of("-1%", BYTES), Err(QuantityError::Negative { .. })));
         let percent = measure_absolute(&Quantity::Text("5%".to_owned()), BYTES_PER_SECOND);
         assert!(matches!(percent, Err(QuantityError::NotPercent { .. })));
     }
@@ -381,39 +323,18 @@ mod tests {
             "1e99999999999",
             "١",
         ] {
-            assert!(
-                matches!(of(text, BYTES), Err(QuantityError::Form { .. })),
-                "{text}"
-            );
+            assert!(matches!(of(text, BYTES), Err(QuantityError::Form { .. })), "{text}");
         }
         for text in ["-1", "-0.5", "-1Gi"] {
-            assert!(
-                matches!(of(text, BYTES), Err(QuantityError::Negative { .. })),
-                "{text}"
-            );
+            assert!(matches!(of(text, BYTES), Err(QuantityError::Negative { .. })), "{text}");
         }
-        for text in [
-            "16Ei",
-            "19E",
-            "1e40",
-            "1e2147483647",
-            "18446744073709551616",
-        ] {
-            assert!(
-                matches!(of(text, BYTES), Err(QuantityError::Overflow { .. })),
-                "{text}"
-            );
+        for text in ["16Ei", "19E", "1e40", "1e2147483647", "18446744073709551616"] {
+            assert!(matches!(of(text, BYTES), Err(QuantityError::Overflow { .. })), "{text}");
         }
         for text in ["1m", "0.5", "1e-3", "0.3Ki", "1e-2147483647"] {
-            assert!(
-                matches!(of(text, BYTES), Err(QuantityError::Fraction { .. })),
-                "{text}"
-            );
+            assert!(matches!(of(text, BYTES), Err(QuantityError::Fraction { .. })), "{text}");
         }
-        assert!(matches!(
-            of("0.0000000001", NANOCORES),
-            Err(QuantityError::Fraction { .. })
-        ));
+        assert!(matches!(of("0.0000000001", NANOCORES), Err(QuantityError::Fraction { .. })));
     }
 
     #[test]

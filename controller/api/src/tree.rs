@@ -33,10 +33,7 @@ impl Tree {
         let Node::Map(entries) = &self.node else {
             return None;
         };
-        entries
-            .iter()
-            .find(|(name, _)| name.value == key)
-            .map(|(_, tree)| tree)
+        entries.iter().find(|(name, _)| name.value == key).map(|(_, tree)| tree)
     }
 
     /// The text of a key of a mapping.
@@ -53,13 +50,9 @@ impl Tree {
             Node::Map(entries) => entries.as_slice(),
             _ => &[],
         };
-        entries.iter().map(|(key, _)| {
-            (
-                key.value.as_str(),
-                key.referenced.line(),
-                key.referenced.column(),
-            )
-        })
+        entries
+            .iter()
+            .map(|(key, _)| (key.value.as_str(), key.referenced.line(), key.referenced.column()))
     }
 
     /// Line and column of a field ("spec.perNode.limit.io[0].device"), or of the deepest part
@@ -92,24 +85,17 @@ impl Tree {
         match &self.node {
             Node::Scalar(value) => value.clone(),
             Node::List(items) => items.iter().map(Self::value).collect(),
-            Node::Map(entries) => entries
-                .iter()
-                .map(|(key, tree)| (key.value.clone(), tree.value()))
-                .collect(),
+            Node::Map(entries) => {
+                entries.iter().map(|(key, tree)| (key.value.clone(), tree.value())).collect()
+            }
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Tree {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let Spanned {
-            value, referenced, ..
-        } = Spanned::<Node>::deserialize(from)?;
-        Ok(Self {
-            line: referenced.line(),
-            column: referenced.column(),
-            node: value,
-        })
+        let Spanned { value, referenced, .. } = Spanned::<Node>::deserialize(from)?;
+        Ok(Self { line: referenced.line(), column: referenced.column(), node: value })
     }
 }
 

@@ -26,9 +26,7 @@ fn object(kind: &str, name: &str, spec: &str) -> String {
 /// The problems of one file, one for each line.
 #[track_caller]
 fn refused(text: &str) -> String {
-    build(&[("team.yaml", text)])
-        .expect_err("it is wrong")
-        .to_string()
+    build(&[("team.yaml", text)]).expect_err("it is wrong").to_string()
 }
 
 #[track_caller]
@@ -41,10 +39,7 @@ fn refused_with(text: &str, parts: &[&str]) {
 
 #[test]
 fn one_that_only_names_members_limits_nothing_and_observes() {
-    let text = cluster(
-        "team-a",
-        "  members:\n    addresses: [10.1.0.0/16, fd00::7]",
-    );
+    let text = cluster("team-a", "  members:\n    addresses: [10.1.0.0/16, fd00::7]");
     let catalogue = build(&[("a.yaml", &text)]).unwrap();
     let (name, definition) = catalogue.virtual_clusters.first_key_value().unwrap();
     assert_eq!(name.as_str(), "team-a");
@@ -71,26 +66,13 @@ fn every_field_is_read() {
   network:
     mode: Off
     allow: [{virtualCluster: team-b}]";
-    let text = format!(
-        "{}---\n{}",
-        cluster("team-a", spec),
-        cluster("team-b", "  {}")
-    );
+    let text = format!("{}---\n{}", cluster("team-a", spec), cluster("team-b", "  {}"));
     let catalogue = build(&[("a.yaml", &text)]).unwrap();
     let a = &catalogue.virtual_clusters[&"team-a".parse().unwrap()];
-    assert_eq!(
-        a.guarantee.cpu,
-        Some(Amount::Absolute(NanoCores(500_000_000)))
-    );
-    assert_eq!(
-        a.guarantee.memory,
-        Some(Amount::OfNode(BasisPoints::new(2_500).unwrap()))
-    );
+    assert_eq!(a.guarantee.cpu, Some(Amount::Absolute(NanoCores(500_000_000))));
+    assert_eq!(a.guarantee.memory, Some(Amount::OfNode(BasisPoints::new(2_500).unwrap())));
     assert_eq!(a.guarantee.io_weight, Some(300));
-    assert_eq!(
-        a.limit.cpu,
-        Some(Amount::Absolute(NanoCores(2_000_000_000)))
-    );
+    assert_eq!(a.limit.cpu, Some(Amount::Absolute(NanoCores(2_000_000_000))));
     assert_eq!(a.limit.memory, Some(Amount::Absolute(Bytes(1 << 30))));
     assert_eq!(a.limit.io[0].read_bytes_per_second, Some(100_000_000));
     assert_eq!(a.limit.io[0].write_operations_per_second, Some(500));
@@ -115,14 +97,8 @@ fn a_class_stands_below_the_object_field_by_field() {
     let text = format!("{class}---\n{own}---\n{}", cluster("team-b", "  {}"));
     let catalogue = build(&[("a.yaml", &text)]).unwrap();
     let a = &catalogue.virtual_clusters[&"team-a".parse().unwrap()];
-    assert_eq!(
-        a.limit.cpu,
-        Some(Amount::Absolute(NanoCores(2_000_000_000)))
-    );
-    assert_eq!(
-        a.guarantee.cpu,
-        Some(Amount::Absolute(NanoCores(1_000_000_000)))
-    );
+    assert_eq!(a.limit.cpu, Some(Amount::Absolute(NanoCores(2_000_000_000))));
+    assert_eq!(a.guarantee.cpu, Some(Amount::Absolute(NanoCores(1_000_000_000))));
     assert_eq!(a.guarantee.memory, None, "0 undoes what the class keeps");
     assert!(a.limit.pids.is_some());
     assert_eq!(a.network.mode, NetworkMode::Enforce);
@@ -152,24 +128,14 @@ fn problems_name_file_line_object_field() {
     let expected = "team.yaml:8:12: VirtualCluster \"team-a\": spec.perNode.limit.cpu: \
                     \"2 cores\" is no quantity; write it like \"500m\", \"2\" or \"12.5%\"";
     assert_eq!(refused(&text), expected);
-    let text = cluster(
-        "team-a",
-        "  members:\n    addresses:\n    - 10.0.0.1\n    - 10.0.0\n",
-    );
-    refused_with(
-        &text,
-        &["team.yaml:9:7: ", "spec.members.addresses[1]: \"10.0.0\""],
-    );
+    let text = cluster("team-a", "  members:\n    addresses:\n    - 10.0.0.1\n    - 10.0.0\n");
+    refused_with(&text, &["team.yaml:9:7: ", "spec.members.addresses[1]: \"10.0.0\""]);
 }
 
 #[test]
 fn all_that_is_wrong_is_told_at_once() {
     let spec = "  perNode: {limit: {cpu: x, pids: 0}, guarantee: {memory: -1}}";
-    let text = format!(
-        "{}---\n{}",
-        cluster("team-a", spec),
-        cluster("team-b", "  class: none")
-    );
+    let text = format!("{}---\n{}", cluster("team-a", spec), cluster("team-b", "  class: none"));
     let shown = refused(&text);
     for part in ["limit.cpu", "guarantee.memory", "spec.class"] {
         assert!(shown.contains(part), "{part} is not in {shown}");
@@ -180,20 +146,13 @@ fn all_that_is_wrong_is_told_at_once() {
 fn unknown_fields_are_named_wherever_they_are() {
     for (text, field, line) in [
         (cluster("a", "  perNode:\n    limits: {}"), "limits", 7),
-        (
-            cluster("a", "  perNode:\n    limit:\n      cpus: 1"),
-            "cpus",
-            8,
-        ),
+        (cluster("a", "  perNode:\n    limit:\n      cpus: 1"), "cpus", 8),
         (cluster("a", "  netwrok: {}"), "netwrok", 6),
         (cluster("a", "  {}") + "extra: 1\n", "extra", 7),
         (cluster("a\n  nmae: b", "  {}"), "nmae", 5),
         (cluster("a\n  namespace: b", "  {}"), "namespace", 5),
     ] {
-        refused_with(
-            &text,
-            &[&format!("team.yaml:{line}:"), field, "unknown field"],
-        );
+        refused_with(&text, &[&format!("team.yaml:{line}:"), field, "unknown field"]);
     }
 }
 
@@ -208,18 +167,8 @@ fn names_that_are_no_names_are_refused() {
 
 #[test]
 fn a_name_twice_is_refused_with_both_places() {
-    let text = format!(
-        "{}---\n{}",
-        cluster("team-a", "  {}"),
-        cluster("team-a", "  {}")
-    );
-    refused_with(
-        &text,
-        &[
-            "team.yaml:11:9: VirtualCluster \"team-a\"",
-            "team.yaml:4:9 defines it",
-        ],
-    );
+    let text = format!("{}---\n{}", cluster("team-a", "  {}"), cluster("team-a", "  {}"));
+    refused_with(&text, &["team.yaml:11:9: VirtualCluster \"team-a\"", "team.yaml:4:9 defines it"]);
 }
 
 #[test]
@@ -233,13 +182,8 @@ fn two_configurations_are_refused() {
 #[test]
 fn overlapping_addresses_name_both_objects_and_both_addresses() {
     let a = cluster("team-a", "  members: {addresses: [10.1.0.0/16]}");
-    let b = cluster(
-        "team-b",
-        "  members: {addresses: [fd00::1, \"::ffff:10.1.2.3\"]}",
-    );
-    let shown = build(&[("a.yaml", &a), ("b.yaml", &b)])
-        .expect_err("they overlap")
-        .to_string();
+    let b = cluster("team-b", "  members: {addresses: [fd00::1, \"::ffff:10.1.2.3\"]}");
+    let shown = build(&[("a.yaml", &a), ("b.yaml", &b)]).expect_err("they overlap").to_string();
     assert_eq!(
         shown,
         "b.yaml:6:34: VirtualCluster \"team-b\": spec.members.addresses[1]: 10.1.2.3 overlaps \
@@ -261,10 +205,7 @@ fn addresses_that_no_member_has_are_refused() {
         "\"::ffff:0:0/81\"",
     ] {
         let text = cluster("a", &format!("  members: {{addresses: [{block}]}}"));
-        refused_with(
-            &text,
-            &["spec.members.addresses[0]", "which no one member has"],
-        );
+        refused_with(&text, &["spec.members.addresses[0]", "which no one member has"]);
     }
 }
 
@@ -274,14 +215,8 @@ fn a_guarantee_over_its_limit_is_refused_where_they_compare() {
         let per_node = format!("guarantee: {{cpu: {guarantee}}}, limit: {{cpu: {limit}}}");
         cluster("a", &format!("  perNode: {{{per_node}}}"))
     };
-    refused_with(
-        &spec("2", "1500m"),
-        &["spec.perNode.guarantee.cpu", "limit.cpu"],
-    );
-    refused_with(
-        &spec("\"50%\"", "\"49.99%\""),
-        &["spec.perNode.guarantee.cpu"],
-    );
+    refused_with(&spec("2", "1500m"), &["spec.perNode.guarantee.cpu", "limit.cpu"]);
+    refused_with(&spec("\"50%\"", "\"49.99%\""), &["spec.perNode.guarantee.cpu"]);
     for (guarantee, limit) in [("1", "1"), ("\"50%\"", "1"), ("2", "\"1%\"")] {
         assert!(build(&[("a.yaml", &spec(guarantee, limit))]).is_ok());
     }
@@ -294,31 +229,16 @@ fn wrong_amounts_devices_and_weights_are_refused() {
         ("limit: {memory: 16Ei}", ["limit.memory", "too much"]),
         ("limit: {memory: 128m}", ["limit.memory", "M for millions"]),
         ("limit: {memory: \"\"}", ["limit.memory", "no quantity"]),
-        (
-            "limit: {pids: \"101%\"}",
-            ["limit.pids", "no part of a node"],
-        ),
+        ("limit: {pids: \"101%\"}", ["limit.pids", "no part of a node"]),
         ("limit: {cpu: 0}", ["limit.cpu", "leave it out"]),
-        (
-            "guarantee: {io: {weight: 0}}",
-            ["guarantee.io.weight", "between 1 and 10000"],
-        ),
-        (
-            "guarantee: {io: {weight: 10001}}",
-            ["guarantee.io.weight", "between 1 and 10000"],
-        ),
-        (
-            "limit: {io: [{device: vda, readBytesPerSecond: 1}]}",
-            ["io[0].device", "below /dev"],
-        ),
+        ("guarantee: {io: {weight: 0}}", ["guarantee.io.weight", "between 1 and 10000"]),
+        ("guarantee: {io: {weight: 10001}}", ["guarantee.io.weight", "between 1 and 10000"]),
+        ("limit: {io: [{device: vda, readBytesPerSecond: 1}]}", ["io[0].device", "below /dev"]),
         (
             "limit: {io: [{device: /dev/../etc/passwd, readBytesPerSecond: 1}]}",
             ["io[0].device", "below /dev"],
         ),
-        (
-            "limit: {io: [{device: /dev/vda}]}",
-            ["limit.io[0]", "limits nothing"],
-        ),
+        ("limit: {io: [{device: /dev/vda}]}", ["limit.io[0]", "limits nothing"]),
         (
             "limit: {io: [{device: /dev/vda, readBytesPerSecond: \"5%\"}]}",
             ["readBytesPerSecond", "no part of a node"],
@@ -336,33 +256,20 @@ fn wrong_amounts_devices_and_weights_are_refused() {
 #[test]
 fn allowing_oneself_is_refused_and_an_unknown_one_is_a_warning() {
     let allow = |name: &str| {
-        cluster(
-            "team-a",
-            &format!("  network: {{allow: [{{virtualCluster: {name}}}]}}"),
-        )
+        cluster("team-a", &format!("  network: {{allow: [{{virtualCluster: {name}}}]}}"))
     };
-    refused_with(
-        &allow("team-a"),
-        &["spec.network.allow[0].virtualCluster", "itself"],
-    );
+    refused_with(&allow("team-a"), &["spec.network.allow[0].virtualCluster", "itself"]);
     let catalogue = build(&[("a.yaml", &allow("team-x"))]).unwrap();
     let warnings: Vec<String> = catalogue.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings.len(), 1);
-    assert!(
-        warnings[0].contains("team-x") && warnings[0].starts_with("a.yaml:6:"),
-        "{warnings:?}"
-    );
+    assert!(warnings[0].contains("team-x") && warnings[0].starts_with("a.yaml:6:"), "{warnings:?}");
     let (_, a) = catalogue.virtual_clusters.first_key_value().unwrap();
     assert_eq!(a.network.allow.len(), 1, "it is kept");
 }
 
 #[test]
 fn a_member_among_the_shared_services_is_a_warning() {
-    let config = object(
-        "BulkheadConfig",
-        "bulkhead",
-        "  sharedServices: [10.1.0.0/24]",
-    );
+    let config = object("BulkheadConfig", "bulkhead", "  sharedServices: [10.1.0.0/24]");
     let member = cluster("team-a", "  members: {addresses: [10.1.0.7]}");
     let catalogue = build(&[("a.yaml", &config), ("b.yaml", &member)]).unwrap();
     assert!(catalogue.warnings[0].to_string().contains("10.1.0.0/24"));
@@ -370,30 +277,18 @@ fn a_member_among_the_shared_services_is_a_warning() {
 
 #[test]
 fn budget_is_reserved() {
-    refused_with(
-        &cluster("a", "  budget: {cpu: 8}"),
-        &["team.yaml:6:", "spec.budget", "reserved"],
-    );
+    refused_with(&cluster("a", "  budget: {cpu: 8}"), &["team.yaml:6:", "spec.budget", "reserved"]);
 }
 
 #[test]
 fn what_is_no_object_of_ours_is_refused() {
     let text = cluster("a", "  {}");
-    refused_with(
-        &text.replace("v1alpha1", "v2"),
-        &["team.yaml:1:", "apiVersion"],
-    );
-    refused_with(
-        &text.replace("kind: VirtualCluster", "kind: Pod"),
-        &["team.yaml:2:", "kind"],
-    );
+    refused_with(&text.replace("v1alpha1", "v2"), &["team.yaml:1:", "apiVersion"]);
+    refused_with(&text.replace("kind: VirtualCluster", "kind: Pod"), &["team.yaml:2:", "kind"]);
     refused_with("- 1\n- 2\n", &["team.yaml:1:", "apiVersion"]);
     refused_with("a: [1, 2\nb: 3\n", &["team.yaml:", "is no YAML"]);
     refused_with("a: 1\na: 2\n", &["team.yaml:2:", "is no YAML"]);
-    refused_with(
-        &cluster("a", "  x").replace("spec:\n  x", ""),
-        &["spec", "is missing"],
-    );
+    refused_with(&cluster("a", "  x").replace("spec:\n  x", ""), &["spec", "is missing"]);
 }
 
 #[test]
@@ -407,17 +302,11 @@ fn json_is_read_too_and_empty_documents_are_skipped() {
 
 #[test]
 fn an_object_that_no_message_would_hold_is_refused() {
-    let many: Vec<String> = (0..=16_384_u32)
-        .map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string())
-        .collect();
-    let text = cluster(
-        "a",
-        &format!("  members: {{addresses: [{}]}}", many.join(", ")),
-    );
+    let many: Vec<String> =
+        (0..=16_384_u32).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string()).collect();
+    let text = cluster("a", &format!("  members: {{addresses: [{}]}}", many.join(", ")));
     refused_with(&text, &["spec.members.addresses", "at most 16384"]);
-    let many: Vec<String> = (0..=1_024)
-        .map(|n| format!("{{virtualCluster: x{n}}}"))
-        .collect();
+    let many: Vec<String> = (0..=1_024).map(|n| format!("{{virtualCluster: x{n}}}")).collect();
     let text = cluster("a", &format!("  network: {{allow: [{}]}}", many.join(", ")));
     refused_with(&text, &["spec.network.allow", "at most 1024"]);
 }

@@ -94,28 +94,14 @@ impl LedgerError {
     pub(super) fn sqlite(operation: &'static str, path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         match source.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full {
-                operation,
-                path,
-                source,
-            },
+            Some(ErrorCode::DiskFull) => Self::Full { operation, path, source },
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-                Self::ReadOnly {
-                    operation,
-                    path,
-                    source,
-                }
+                Self::ReadOnly { operation, path, source }
             }
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged {
-                operation,
-                path,
-                source,
-            },
-            _ => Self::Sqlite {
-                operation,
-                path,
-                source,
-            },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged { operation, path, source }
+            }
+            _ => Self::Sqlite { operation, path, source },
         }
     }
 }

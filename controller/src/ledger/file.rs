@@ -17,13 +17,8 @@ const APPLICATION: usize = 68;
 /// SQLite itself would already leave files beside a foreign database. Nothing there, or an empty
 /// file, is a new ledger.
 pub(super) fn check_is_ours(path: &Path) -> Result<(), LedgerError> {
-    let failed = |operation| {
-        move |source| LedgerError::File {
-            operation,
-            path: path.to_owned(),
-            source,
-        }
-    };
+    let failed =
+        |operation| move |source| LedgerError::File { operation, path: path.to_owned(), source };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -31,33 +26,24 @@ pub(super) fn check_is_ours(path: &Path) -> Result<(), LedgerError> {
     };
     let mut header = Vec::with_capacity(HEADER_BYTES);
     let most = u64::try_from(HEADER_BYTES).unwrap_or(u64::MAX);
-    file.take(most)
-        .read_to_end(&mut header)
-        .map_err(failed("read"))?;
-    let not_ours = |found: &str| LedgerError::NotOurs {
-        path: path.to_owned(),
-        found: found.into(),
-    };
+    file.take(most).read_to_end(&mut header).map_err(failed("read"))?;
+    let not_ours =
+        |found: &str| LedgerError::NotOurs { path: path.to_owned(), found: found.into() };
     if header.is_empty() {
         return Ok(());
     }
     if header.len() < HEADER_BYTES || !header.starts_with(MAGIC) {
         return Err(not_ours("it is no SQLite database"));
     }
-    let word = |at: usize| {
-        header[at..]
-            .first_chunk::<4>()
-            .map_or(0, |bytes| u32::from_be_bytes(*bytes))
-    };
+    let word =
+        |at: usize| header[at..].first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
     if word(APPLICATION) != APPLICATION_ID {
         return Err(not_ours("it is an SQLite database of another program"));
     }
     match word(USER_VERSION) {
-        version if version > VERSION => Err(LedgerError::Newer {
-            path: path.to_owned(),
-            version,
-            known: VERSION,
-        }),
+        version if version > VERSION => {
+            Err(LedgerError::Newer { path: path.to_owned(), version, known: VERSION })
+        }
         _ => Ok(()),
     }
 }
@@ -65,21 +51,11 @@ pub(super) fn check_is_ours(path: &Path) -> Result<(), LedgerError> {
 /// Takes the data directory for this process.
 pub(super) fn lock(directory: &Path) -> Result<File, LedgerError> {
     let path = directory.join("lock");
-    let failed = |source| LedgerError::File {
-        operation: "lock",
-        path: path.clone(),
-        source,
-    };
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .map_err(failed)?;
+    let failed = |source| LedgerError::File { operation: "lock", path: path.clone(), source };
+    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LedgerError::InUse {
-            path: directory.to_owned(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(LedgerError::InUse { path: directory.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }

@@ -24,15 +24,12 @@ impl Ledger {
         &self,
         names: &BTreeSet<VirtualClusterName>,
     ) -> Result<BTreeMap<VirtualClusterName, VirtualClusterNumber>, LedgerError> {
-        self.write(
-            "number virtual clusters",
-            |transaction| -> Result<_, Refusal> {
-                names
-                    .iter()
-                    .map(|name| Ok((name.clone(), identities::number(transaction, name)?)))
-                    .collect()
-            },
-        )
+        self.write("number virtual clusters", |transaction| -> Result<_, Refusal> {
+            names
+                .iter()
+                .map(|name| Ok((name.clone(), identities::number(transaction, name)?)))
+                .collect()
+        })
     }
 
     /// A generation that no snapshot had before.
@@ -48,17 +45,14 @@ impl Ledger {
 
     /// Remembers the files of a state in which everything was valid.
     pub(crate) fn remember_files(&self, files: &[GoodFile]) -> Result<(), LedgerError> {
-        self.write(
-            "remember the objects",
-            |transaction| -> rusqlite::Result<()> {
-                transaction.execute("DELETE FROM good_file", [])?;
-                let mut insert = transaction.prepare("INSERT INTO good_file VALUES (?1, ?2)")?;
-                for file in files {
-                    insert.execute(params![file.name, file.content])?;
-                }
-                Ok(())
-            },
-        )
+        self.write("remember the objects", |transaction| -> rusqlite::Result<()> {
+            transaction.execute("DELETE FROM good_file", [])?;
+            let mut insert = transaction.prepare("INSERT INTO good_file VALUES (?1, ?2)")?;
+            for file in files {
+                insert.execute(params![file.name, file.content])?;
+            }
+            Ok(())
+        })
     }
 
     /// The files that [`Ledger::remember_files`] kept; none: there were never any.
@@ -66,12 +60,7 @@ impl Ledger {
         self.read("read the remembered objects", |transaction| {
             transaction
                 .prepare("SELECT name, content FROM good_file ORDER BY name")?
-                .query_map([], |row| {
-                    Ok(GoodFile {
-                        name: row.get(0)?,
-                        content: row.get(1)?,
-                    })
-                })?
+                .query_map([], |row| Ok(GoodFile { name: row.get(0)?, content: row.get(1)? }))?
                 .collect()
         })
     }

@@ -39,9 +39,7 @@ pub(crate) struct Merged {
 impl Ledger {
     /// The number up to which a journal is durable; 0: nothing of it is here.
     pub(crate) fn acknowledged(&self, stream: &StreamKey) -> Result<u64, LedgerError> {
-        self.read("look up a journal", |transaction| {
-            acknowledged(transaction, stream)
-        })
+        self.read("look up a journal", |transaction| acknowledged(transaction, stream))
     }
 
     /// Takes in a batch, whole or not at all, and the journal's mark with it. One at or below the
@@ -55,25 +53,14 @@ impl Ledger {
         self.write("store usage", |transaction| -> Result<_, Refusal> {
             let mark = acknowledged(transaction, stream)?;
             if batch.sequence <= mark {
-                return Ok(Merged {
-                    acknowledged: mark,
-                    duplicate: true,
-                });
+                return Ok(Merged { acknowledged: mark, duplicate: true });
             }
             let node = nodes::seen(transaction, &stream.node, now)?;
             let boot = boot(transaction, node, &stream.boot)?;
             for record in &batch.records {
                 let cluster =
                     identities::adopt(transaction, &record.virtual_cluster, record.number)?;
-                merge_record(
-                    transaction,
-                    Place {
-                        cluster: cluster.get(),
-                        node,
-                        boot,
-                    },
-                    record,
-                )?;
+                merge_record(transaction, Place { cluster: cluster.get(), node, boot }, record)?;
             }
             transaction
                 .prepare_cached(
@@ -81,10 +68,7 @@ impl Ledger {
                      ON CONFLICT DO UPDATE SET acknowledged = excluded.acknowledged",
                 )?
                 .execute(params![node, stream.journal, stored(batch.sequence)])?;
-            Ok(Merged {
-                acknowledged: batch.sequence,
-                duplicate: false,
-            })
+            Ok(Merged { acknowledged: batch.sequence, duplicate: false })
         })
     }
 }
@@ -122,10 +106,7 @@ fn merge_record(
     place: Place,
     record: &UsageRecord,
 ) -> rusqlite::Result<()> {
-    let Window {
-        start,
-        length_nanoseconds: length,
-    } = record.window;
+    let Window { start, length_nanoseconds: length } = record.window;
     transaction
         .prepare_cached(
             "INSERT INTO pair VALUES (?1, ?2, ?3)
@@ -191,11 +172,6 @@ fn merge_value(
              ON CONFLICT DO UPDATE SET value = excluded.value
              WHERE (excluded.value < 0, excluded.value) > (value < 0, value)",
         )?
-        .execute(params![
-            series,
-            stored(start),
-            stored(length),
-            stored(value)
-        ])?;
+        .execute(params![series, stored(start), stored(length), stored(value)])?;
     Ok(())
 }

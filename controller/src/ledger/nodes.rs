@@ -44,11 +44,7 @@ impl Ledger {
                     "INSERT INTO node (name, last_seen, facts) VALUES (?1, ?2, ?3)
                      ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen,
                                                facts = excluded.facts",
-                    params![
-                        node.name,
-                        stored(node.last_seen),
-                        node.facts.encode_to_vec()
-                    ],
+                    params![node.name, stored(node.last_seen), node.facts.encode_to_vec()],
                 )
                 .map(drop)
         })

@@ -52,9 +52,7 @@ impl Ledger {
 
     /// Which virtual clusters were seen on which nodes, and since when.
     pub(crate) fn pairs(&self, selection: &Selection) -> Result<Vec<Pair>, LedgerError> {
-        self.read("list who was seen where", |transaction| {
-            pairs(transaction, selection)
-        })
+        self.read("list who was seen where", |transaction| pairs(transaction, selection))
     }
 
     /// What is known of the selection, for rows with these spans. The spans follow one another
@@ -65,17 +63,11 @@ impl Ledger {
         spans: &[Span],
     ) -> Result<Facts, LedgerError> {
         self.read("read usage", |transaction| {
-            let mut facts = Facts {
-                pairs: pairs(transaction, selection)?,
-                ..Facts::default()
-            };
+            let mut facts = Facts { pairs: pairs(transaction, selection)?, ..Facts::default() };
             let (Some(first), Some(last)) = (spans.first(), spans.last()) else {
                 return Ok(facts);
             };
-            let whole = Span {
-                start: first.start,
-                end: last.end,
-            };
+            let whole = Span { start: first.start, end: last.end };
             facts.coverage = coverage(transaction, selection, whole)?;
             for entry in live_series(transaction, selection, whole)? {
                 let reading = match entry.series.meter.kind() {
@@ -112,14 +104,8 @@ fn pairs(transaction: &Transaction<'_>, selection: &Selection) -> rusqlite::Resu
              WHERE {SELECTED} ORDER BY 1, 2"
         ))?
         .query_map(params![clusters, nodes], |row| {
-            let key = PairKey {
-                virtual_cluster: row.get(0)?,
-                node: row.get(1)?,
-            };
-            Ok(Pair {
-                key,
-                first_start: number(row.get(2)?),
-            })
+            let key = PairKey { virtual_cluster: row.get(0)?, node: row.get(1)? };
+            Ok(Pair { key, first_start: number(row.get(2)?) })
         })?
         .collect()
 }
@@ -135,25 +121,15 @@ fn coverage(
          JOIN identity ON identity.number = virtual_cluster JOIN node ON node.id = node
          WHERE {SELECTED} AND start < ?3 AND end > ?4 ORDER BY start"
     ))?;
-    let mut rows = statement.query(params![
-        clusters,
-        nodes,
-        stored(whole.end),
-        stored(whole.start)
-    ])?;
+    let mut rows =
+        statement.query(params![clusters, nodes, stored(whole.end), stored(whole.start)])?;
     let mut found: BTreeMap<_, Vec<Span>> = BTreeMap::new();
     while let Some(row) = rows.next()? {
-        let key = PairKey {
-            virtual_cluster: row.get(0)?,
-            node: row.get(1)?,
-        };
+        let key = PairKey { virtual_cluster: row.get(0)?, node: row.get(1)? };
         let Some(family) = Family::from_code(row.get(2)?) else {
             continue;
         };
-        let span = Span {
-            start: number(row.get(3)?),
-            end: number(row.get(4)?),
-        };
+        let span = Span { start: number(row.get(3)?), end: number(row.get(4)?) };
         found.entry((key, family)).or_default().push(span);
     }
     Ok(found)
@@ -179,23 +155,14 @@ fn live_series(
              JOIN boot ON boot.id = series.boot JOIN node ON node.id = boot.node
              WHERE {SELECTED} AND first_start < ?3 AND last_start >= ?4"
         ))?
-        .query_map(
-            params![clusters, nodes, stored(whole.end), stored(whole.start)],
-            |row| {
-                let key = PairKey {
-                    virtual_cluster: row.get(2)?,
-                    node: row.get(3)?,
-                };
-                Ok(Entry {
-                    id: row.get(0)?,
-                    longest: number(row.get(1)?),
-                    series: Series {
-                        key,
-                        meter: Meter::from_code(row.get(4)?),
-                    },
-                })
-            },
-        )?
+        .query_map(params![clusters, nodes, stored(whole.end), stored(whole.start)], |row| {
+            let key = PairKey { virtual_cluster: row.get(2)?, node: row.get(3)? };
+            Ok(Entry {
+                id: row.get(0)?,
+                longest: number(row.get(1)?),
+                series: Series { key, meter: Meter::from_code(row.get(4)?) },
+            })
+        })?
         .collect()
 }
 
@@ -207,9 +174,7 @@ fn counter(
 ) -> rusqlite::Result<Reading> {
     let edges = spans.first().map(|span| span.start).into_iter();
     let edges = edges.chain(spans.iter().map(|span| span.end));
-    let levels = edges
-        .map(|edge| level(transaction, entry, edge))
-        .collect::<Result<_, _>>()?;
+    let levels = edges.map(|edge| level(transaction, entry, edge)).collect::<Result<_, _>>()?;
     Ok(Reading::Counter(levels))
 }
 
@@ -270,9 +235,5 @@ fn seen(transaction: &Transaction<'_>, series: i64, span: Span) -> rusqlite::Res
              ORDER BY window_start DESC, window_length DESC LIMIT 1",
         )?
         .query_row(range, |row| Ok((number(row.get(0)?), number(row.get(1)?))))?;
-    Ok(Some(Seen {
-        highest,
-        last,
-        last_start,
-    }))
+    Ok(Some(Seen { highest, last, last_start }))
 }

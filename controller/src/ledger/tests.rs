@@ -40,11 +40,7 @@ impl Ledger {
 }
 
 fn stream(journal: &str) -> StreamKey {
-    StreamKey {
-        node: "n1".to_owned(),
-        journal: journal.to_owned(),
-        boot: "b1".to_owned(),
-    }
+    StreamKey { node: "n1".to_owned(), journal: journal.to_owned(), boot: "b1".to_owned() }
 }
 
 fn record(name: &str, number: u32, start: u64, value: u64) -> UsageRecord {
@@ -53,19 +49,13 @@ fn record(name: &str, number: u32, start: u64, value: u64) -> UsageRecord {
         number: VirtualClusterNumber::new(number).unwrap(),
         cgroup: CgroupId(7),
         epoch: Epoch(0),
-        window: Window {
-            start: UnixNanos(start),
-            length_nanoseconds: 60,
-        },
+        window: Window { start: UnixNanos(start), length_nanoseconds: 60 },
         values: BTreeMap::from([(Meter::CPU_USAGE, value)]),
     }
 }
 
 fn batch(sequence: u64, value: u64) -> Batch {
-    Batch {
-        sequence,
-        records: vec![record("a", 1, 60, value)],
-    }
+    Batch { sequence, records: vec![record("a", 1, 60, value)] }
 }
 
 fn names(names: &[&str]) -> BTreeSet<VirtualClusterName> {
@@ -106,17 +96,10 @@ fn another_boot_is_another_series() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), None).unwrap();
     ledger.merge(&stream("j"), &batch(1, 10), 1).unwrap();
-    let rebooted = StreamKey {
-        boot: "b2".to_owned(),
-        ..stream("j")
-    };
+    let rebooted = StreamKey { boot: "b2".to_owned(), ..stream("j") };
     ledger.merge(&rebooted, &batch(2, 3), 1).unwrap();
     let records = ledger.dump().unwrap();
-    assert_eq!(
-        records.iter().filter(|row| row.contains("record")).count(),
-        2,
-        "{records:?}"
-    );
+    assert_eq!(records.iter().filter(|row| row.contains("record")).count(), 2, "{records:?}");
 }
 
 #[test]
@@ -140,44 +123,19 @@ fn an_agent_s_numbers_are_taken_over_or_refused_whole() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), None).unwrap();
     // The agent outlived our data directory.
-    let learnt = Batch {
-        sequence: 1,
-        records: vec![record("a", 41, 0, 5)],
-    };
+    let learnt = Batch { sequence: 1, records: vec![record("a", 41, 0, 5)] };
     ledger.merge(&stream("j"), &learnt, 1).unwrap();
     let numbers = ledger.numbers(&names(&["a", "b"])).unwrap();
-    assert_eq!(
-        numbers
-            .values()
-            .map(|number| number.get())
-            .collect::<Vec<_>>(),
-        [41, 42]
-    );
+    assert_eq!(numbers.values().map(|number| number.get()).collect::<Vec<_>>(), [41, 42]);
     let before = ledger.dump().unwrap();
     for (name, number) in [("a", 7), ("c", 41)] {
         let records = vec![record("a", 41, 60, 9), record(name, number, 60, 9)];
-        let error = ledger
-            .merge(
-                &stream("j"),
-                &Batch {
-                    sequence: 2,
-                    records,
-                },
-                1,
-            )
-            .unwrap_err();
+        let error = ledger.merge(&stream("j"), &Batch { sequence: 2, records }, 1).unwrap_err();
         assert!(matches!(error, LedgerError::Identity(_)), "{error:?}");
         let shown = error.to_string();
-        assert!(
-            shown.contains(name) && shown.contains(&number.to_string()),
-            "{shown}"
-        );
+        assert!(shown.contains(name) && shown.contains(&number.to_string()), "{shown}");
     }
-    assert_eq!(
-        ledger.dump().unwrap(),
-        before,
-        "nothing of a refused batch is stored"
-    );
+    assert_eq!(ledger.dump().unwrap(), before, "nothing of a refused batch is stored");
     assert_eq!(ledger.acknowledged(&stream("j")).unwrap(), 1);
 }
 
@@ -189,9 +147,7 @@ fn a_file_that_is_not_ours_is_named_and_not_touched() {
     let long = |path: &Path| fs::write(path, "my notes\n".repeat(100)).unwrap();
     let other = |path: &Path| {
         let connection = Connection::open(path).unwrap();
-        connection
-            .execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE notes (n)")
-            .unwrap();
+        connection.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE notes (n)").unwrap();
     };
     let newer = |path: &Path| {
         let connection = Connection::open(path).unwrap();
@@ -213,10 +169,7 @@ fn a_file_that_is_not_ours_is_named_and_not_touched() {
         make(&path);
         let before = fs::read(&path).unwrap();
         let error = Ledger::open(dir.path(), None).unwrap_err().to_string();
-        assert!(
-            error.contains(found) && error.contains("ledger.db"),
-            "{error}"
-        );
+        assert!(error.contains(found) && error.contains("ledger.db"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), before);
         let beside = fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(beside, 2, "the file and our lock");
@@ -228,10 +181,7 @@ fn a_second_controller_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let _first = Ledger::open(dir.path(), None).unwrap();
     let second = Ledger::open(dir.path(), None);
-    assert!(
-        matches!(second, Err(LedgerError::InUse { .. })),
-        "{second:?}"
-    );
+    assert!(matches!(second, Err(LedgerError::InUse { .. })), "{second:?}");
 }
 
 #[test]
@@ -240,9 +190,7 @@ fn a_full_disk_stores_nothing_and_room_mends_it() {
     let ledger = Ledger::open(dir.path(), Some(40)).unwrap();
     let large = |sequence| Batch {
         sequence,
-        records: (0..400)
-            .map(|n| record("a", 1, sequence * 60_000 + n * 60, 5))
-            .collect(),
+        records: (0..400).map(|n| record("a", 1, sequence * 60_000 + n * 60, 5)).collect(),
     };
     let mut stored = 0;
     let error = loop {
@@ -259,31 +207,15 @@ fn a_full_disk_stores_nothing_and_room_mends_it() {
     drop(ledger);
     let ledger = Ledger::open(dir.path(), None).unwrap();
     assert_eq!(ledger.dump().unwrap(), before);
-    assert_eq!(
-        ledger
-            .merge(&stream("j"), &large(stored + 1), 1)
-            .unwrap()
-            .acknowledged,
-        stored + 1
-    );
+    assert_eq!(ledger.merge(&stream("j"), &large(stored + 1), 1).unwrap().acknowledged, stored + 1);
 }
 
 #[test]
 fn nodes_generations_and_good_files_are_remembered() {
     let dir = tempfile::tempdir().unwrap();
-    let facts = v1::NodeFacts {
-        addresses: vec!["10.0.0.1".to_owned()],
-        ..Default::default()
-    };
-    let node = KnownNode {
-        name: "n1".to_owned(),
-        last_seen: 9,
-        facts,
-    };
-    let files = vec![GoodFile {
-        name: "a.yaml".to_owned(),
-        content: "x: 1".to_owned(),
-    }];
+    let facts = v1::NodeFacts { addresses: vec!["10.0.0.1".to_owned()], ..Default::default() };
+    let node = KnownNode { name: "n1".to_owned(), last_seen: 9, facts };
+    let files = vec![GoodFile { name: "a.yaml".to_owned(), content: "x: 1".to_owned() }];
     {
         let ledger = Ledger::open(dir.path(), None).unwrap();
         assert_eq!(ledger.good_files().unwrap(), []);
@@ -293,13 +225,7 @@ fn nodes_generations_and_good_files_are_remembered() {
     }
     let ledger = Ledger::open(dir.path(), None).unwrap();
     ledger.merge(&stream("j"), &batch(1, 1), 20).unwrap();
-    assert_eq!(
-        ledger.nodes().unwrap(),
-        [KnownNode {
-            last_seen: 20,
-            ..node
-        }]
-    );
+    assert_eq!(ledger.nodes().unwrap(), [KnownNode { last_seen: 20, ..node }]);
     assert_eq!(ledger.good_files().unwrap(), files);
     assert_eq!(ledger.next_generation().unwrap(), 2);
 }

@@ -17,12 +17,7 @@ pub(super) fn row(
     group: &PairKey,
     series: &[&(Series, Reading)],
 ) -> Result<v1::UsageRow, QueryError> {
-    let mut sums = Sums {
-        span,
-        group,
-        counters: BTreeMap::new(),
-        gauges: BTreeMap::new(),
-    };
+    let mut sums = Sums { span, group, counters: BTreeMap::new(), gauges: BTreeMap::new() };
     for (series, reading) in series.iter().copied() {
         match reading {
             Reading::Counter(levels) => {
@@ -51,39 +46,27 @@ struct Sums<'a> {
 
 impl Sums<'_> {
     fn add(&mut self, series: &Series, before: u64, after: u64) -> Result<(), QueryError> {
-        let used = after
-            .checked_sub(before)
-            .ok_or_else(|| QueryError::Backwards {
-                meter: series.meter.to_string(),
-                key: series.key.clone(),
-                start: self.span.start,
-                end: self.span.end,
-            })?;
+        let used = after.checked_sub(before).ok_or_else(|| QueryError::Backwards {
+            meter: series.meter.to_string(),
+            key: series.key.clone(),
+            start: self.span.start,
+            end: self.span.end,
+        })?;
         let sum = self.counters.get(&series.meter).copied().unwrap_or(0);
-        let sum = sum
-            .checked_add(used)
-            .ok_or_else(|| self.overflow(series.meter))?;
+        let sum = sum.checked_add(used).ok_or_else(|| self.overflow(series.meter))?;
         self.counters.insert(series.meter, sum);
         Ok(())
     }
 
     fn overflow(&self, meter: Meter) -> QueryError {
-        let PairKey {
-            virtual_cluster,
-            node,
-        } = self.group;
+        let PairKey { virtual_cluster, node } = self.group;
         let group = match (virtual_cluster.as_str(), node.as_str()) {
             ("", node) => format!("node \"{node}\""),
             (cluster, "") => format!("virtual cluster \"{cluster}\""),
             (cluster, node) => format!("virtual cluster \"{cluster}\" on node \"{node}\""),
         };
         let Span { start, end } = self.span;
-        QueryError::Overflow {
-            meter: meter.to_string(),
-            group,
-            start,
-            end,
-        }
+        QueryError::Overflow { meter: meter.to_string(), group, start, end }
     }
 
     fn sum(&self, meter: Meter) -> u64 {
@@ -105,9 +88,7 @@ impl Sums<'_> {
             let start = latest.entry(*key).or_insert(seen.last_start);
             *start = (*start).max(seen.last_start);
         }
-        let there = seen
-            .iter()
-            .filter(|(key, seen)| latest.get(key) == Some(&seen.last_start));
+        let there = seen.iter().filter(|(key, seen)| latest.get(key) == Some(&seen.last_start));
         there
             .map(|(_, seen)| seen.last)
             .try_fold(0_u64, u64::checked_add)
@@ -147,9 +128,7 @@ impl Sums<'_> {
                 coverage: None,
             }),
             pids: Some(v1::PidsUsage {
-                peak: self
-                    .highest(Meter::PIDS_PEAK)
-                    .max(self.highest(Meter::PIDS_CURRENT)),
+                peak: self.highest(Meter::PIDS_PEAK).max(self.highest(Meter::PIDS_CURRENT)),
                 refused: sum(Meter::PIDS_REFUSED),
                 current: self.last(Meter::PIDS_CURRENT)?,
                 coverage: None,
@@ -162,10 +141,7 @@ impl Sums<'_> {
                 io_full_nanoseconds: sum(Meter::PRESSURE_IO_FULL),
                 coverage: None,
             }),
-            network: Some(v1::NetworkUsage {
-                classes: self.classes(),
-                coverage: None,
-            }),
+            network: Some(v1::NetworkUsage { classes: self.classes(), coverage: None }),
         })
     }
 
@@ -174,24 +150,16 @@ impl Sums<'_> {
         let mut classes: BTreeMap<(usize, usize), v1::NetworkClassUsage> = BTreeMap::new();
         for (meter, value) in self.counters.iter().filter(|(_, value)| **value != 0) {
             let (direction, class) = match meter.parts() {
-                Parts::Network {
-                    direction, class, ..
-                } => (direction, class),
+                Parts::Network { direction, class, .. } => (direction, class),
                 Parts::Calls { class, .. } => (EGRESS, class),
                 Parts::Fixed | Parts::Unknown => continue,
             };
             let entry =
-                classes
-                    .entry((direction, class))
-                    .or_insert_with(|| v1::NetworkClassUsage {
-                        direction: DIRECTIONS
-                            .get(direction)
-                            .copied()
-                            .unwrap_or_default()
-                            .into(),
-                        class: CLASSES.get(class).copied().unwrap_or_default().into(),
-                        ..Default::default()
-                    });
+                classes.entry((direction, class)).or_insert_with(|| v1::NetworkClassUsage {
+                    direction: DIRECTIONS.get(direction).copied().unwrap_or_default().into(),
+                    class: CLASSES.get(class).copied().unwrap_or_default().into(),
+                    ..Default::default()
+                });
             if let Some(field) = field(entry, meter.parts()) {
                 *field = *value;
             }
@@ -219,56 +187,18 @@ const CLASSES: [v1::NetworkClass; 6] = [
 
 fn field(entry: &mut v1::NetworkClassUsage, parts: Parts) -> Option<&mut u64> {
     Some(match parts {
-        Parts::Network {
-            outcome: 0,
-            unit: NetworkUnit::Bytes,
-            ..
-        } => &mut entry.passed_bytes,
-        Parts::Network {
-            outcome: 0,
-            unit: NetworkUnit::Packets,
-            ..
-        } => &mut entry.passed_packets,
-        Parts::Network {
-            outcome: 1,
-            unit: NetworkUnit::Bytes,
-            ..
-        } => &mut entry.denied_bytes,
-        Parts::Network {
-            outcome: 1,
-            unit: NetworkUnit::Packets,
-            ..
-        } => &mut entry.denied_packets,
-        Parts::Network {
-            outcome: 2,
-            unit: NetworkUnit::Bytes,
-            ..
-        } => &mut entry.would_deny_bytes,
-        Parts::Network {
-            outcome: 2,
-            unit: NetworkUnit::Packets,
-            ..
-        } => &mut entry.would_deny_packets,
-        Parts::Calls {
-            kind: 0,
-            would: false,
-            ..
-        } => &mut entry.denied_connects,
-        Parts::Calls {
-            kind: 0,
-            would: true,
-            ..
-        } => &mut entry.would_deny_connects,
-        Parts::Calls {
-            kind: 1,
-            would: false,
-            ..
-        } => &mut entry.denied_sendmsgs,
-        Parts::Calls {
-            kind: 1,
-            would: true,
-            ..
-        } => &mut entry.would_deny_sendmsgs,
+        Parts::Network { outcome: 0, unit: NetworkUnit::Bytes, .. } => &mut entry.passed_bytes,
+        Parts::Network { outcome: 0, unit: NetworkUnit::Packets, .. } => &mut entry.passed_packets,
+        Parts::Network { outcome: 1, unit: NetworkUnit::Bytes, .. } => &mut entry.denied_bytes,
+        Parts::Network { outcome: 1, unit: NetworkUnit::Packets, .. } => &mut entry.denied_packets,
+        Parts::Network { outcome: 2, unit: NetworkUnit::Bytes, .. } => &mut entry.would_deny_bytes,
+        Parts::Network { outcome: 2, unit: NetworkUnit::Packets, .. } => {
+            &mut entry.would_deny_packets
+        }
+        Parts::Calls { kind: 0, would: false, .. } => &mut entry.denied_connects,
+        Parts::Calls { kind: 0, would: true, .. } => &mut entry.would_deny_connects,
+        Parts::Calls { kind: 1, would: false, .. } => &mut entry.denied_sendmsgs,
+        Parts::Calls { kind: 1, would: true, .. } => &mut entry.would_deny_sendmsgs,
         _ => return None,
     })
 }
@@ -289,25 +219,14 @@ pub(super) fn cover(
             end: span.end,
         };
         for pair in pairs {
-            let known = coverage
-                .get(&(pair.key.clone(), family))
-                .into_iter()
-                .flatten();
+            let known = coverage.get(&(pair.key.clone(), family)).into_iter().flatten();
             for seen in known {
-                covered = covered
-                    .checked_add(seen.common(span))
-                    .ok_or_else(overflow)?;
+                covered = covered.checked_add(seen.common(span)).ok_or_else(overflow)?;
             }
-            let from = Span {
-                start: pair.first_start,
-                end: u64::MAX,
-            };
+            let from = Span { start: pair.first_start, end: u64::MAX };
             wanted = wanted.checked_add(from.common(span)).ok_or_else(overflow)?;
         }
-        Ok(Some(v1::Coverage {
-            covered_nanoseconds: covered,
-            wanted_nanoseconds: wanted,
-        }))
+        Ok(Some(v1::Coverage { covered_nanoseconds: covered, wanted_nanoseconds: wanted }))
     };
     if let Some(part) = &mut row.cpu {
         part.coverage = of(Family::Cpu)?;

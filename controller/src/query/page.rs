@@ -19,9 +19,7 @@ pub(crate) fn plan(
     let step = step.unwrap_or(range.end - range.start);
     let mut firsts: BTreeMap<PairKey, u64> = BTreeMap::new();
     for pair in pairs {
-        let first = firsts
-            .entry(grouping.of(&pair.key))
-            .or_insert(pair.first_start);
+        let first = firsts.entry(grouping.of(&pair.key)).or_insert(pair.first_start);
         *first = (*first).min(pair.first_start);
     }
     let Some(&oldest) = firsts.values().min() else {
@@ -91,8 +89,5 @@ pub(crate) fn cut(
         virtual_cluster: row.virtual_cluster.clone(),
         node: row.node.clone(),
     });
-    Cut {
-        rows: page.into_iter().map(|(_, row)| row).collect(),
-        end,
-    }
+    Cut { rows: page.into_iter().map(|(_, row)| row).collect(), end }
 }

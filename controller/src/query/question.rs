@@ -128,10 +128,7 @@ impl Question {
         if let (Some(start), Some(end)) = (start, end)
             && start >= end
         {
-            return range(
-                "end",
-                "is not after start; a range is half-open: [start, end)",
-            );
+            return range("end", "is not after start; a range is half-open: [start, end)");
         }
         let step = match &request.step {
             None => None,
@@ -162,16 +159,7 @@ impl Question {
             size => size.min(MAX_PAGE),
         };
         let page_size = usize::try_from(page_size).unwrap_or(usize::MAX);
-        Ok(Self {
-            start,
-            end,
-            step,
-            grouping,
-            selection,
-            page_size,
-            position,
-            hash,
-        })
+        Ok(Self { start, end, step, grouping, selection, page_size, position, hash })
     }
 
     /// The range; `None`: nothing is in it. `oldest`: the start of the oldest record.
@@ -181,21 +169,15 @@ impl Question {
         now: u64,
     ) -> Result<Option<Span>, QuestionError> {
         if let Some(position) = &self.position {
-            return Ok(Some(Span {
-                start: position.start,
-                end: position.end,
-            }));
+            return Ok(Some(Span { start: position.start, end: position.end }));
         }
         let end = self.end.unwrap_or(now);
         match self.start {
-            Some(start) if start >= end => range(
-                "start",
-                "is not before now, where the range ends without an end",
-            ),
+            Some(start) if start >= end => {
+                range("start", "is not before now, where the range ends without an end")
+            }
             Some(start) => Ok(Some(Span { start, end })),
-            None => Ok(oldest
-                .filter(|start| *start < end)
-                .map(|start| Span { start, end })),
+            None => Ok(oldest.filter(|start| *start < end).map(|start| Span { start, end })),
         }
     }
 
@@ -221,10 +203,7 @@ fn names(field: &'static str, names: &[String]) -> Result<Vec<String>, QuestionE
 }
 
 fn grouping(numbers: &[i32]) -> Result<Grouping, QuestionError> {
-    let mut grouping = Grouping {
-        virtual_cluster: numbers.is_empty(),
-        node: false,
-    };
+    let mut grouping = Grouping { virtual_cluster: numbers.is_empty(), node: false };
     for &number in numbers {
         match GroupBy::try_from(number) {
             Ok(GroupBy::VirtualCluster) => grouping.virtual_cluster = true,

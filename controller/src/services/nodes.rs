@@ -22,10 +22,7 @@ impl v1::nodes_server::Nodes for NodesService {
         request: Request<v1::GetNodeRequest>,
     ) -> Result<Response<v1::GetNodeResponse>, Status> {
         let name = request.into_inner().name;
-        let node = self
-            .nodes
-            .get(&name)
-            .ok_or_else(|| reason::unknown_node(&name))?;
+        let node = self.nodes.get(&name).ok_or_else(|| reason::unknown_node(&name))?;
         Ok(Response::new(v1::GetNodeResponse { node: Some(node) }))
     }
 
@@ -37,9 +34,6 @@ impl v1::nodes_server::Nodes for NodesService {
         let page = ListPage::parse("nodes", request.page_size, &request.page_token)?;
         let found = self.nodes.list(&page.after, page.size + 1);
         let (nodes, next_page_token) = page.cut(found, |node| &node.name);
-        Ok(Response::new(v1::ListNodesResponse {
-            nodes,
-            next_page_token,
-        }))
+        Ok(Response::new(v1::ListNodesResponse { nodes, next_page_token }))
     }
 }

@@ -24,10 +24,7 @@ pub(crate) struct UsageService {
 
 impl UsageService {
     pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
-        Self {
-            ledger,
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
-        }
+        Self { ledger, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
@@ -46,9 +43,7 @@ impl v1::usage_server::Usage for UsageService {
             let _permit = permit;
             answer(&ledger, &question, clock::now())
         });
-        let answer = answered
-            .await
-            .map_err(|_| Status::internal("the question's task ended"))?;
+        let answer = answered.await.map_err(|_| Status::internal("the question's task ended"))?;
         answer.map(Response::new)
     }
 }
@@ -67,30 +62,19 @@ fn answer(
     }
     let pairs = ledger.pairs(&question.selection).map_err(failed)?;
     let oldest = pairs.iter().map(|pair| pair.first_start).min();
-    let range = question
-        .range(oldest, now)
-        .map_err(|error| reason::question(&error))?;
+    let range = question.range(oldest, now).map_err(|error| reason::question(&error))?;
     let Some(range) = range else {
         return Ok(v1::QueryUsageResponse::default());
     };
     let position = question.position.as_ref();
-    let (first, spans) = query::plan(
-        range,
-        question.step,
-        question.grouping,
-        &pairs,
-        position,
-        question.page_size,
-    );
+    let (first, spans) =
+        query::plan(range, question.step, question.grouping, &pairs, position, question.page_size);
     let facts = ledger.facts(&question.selection, &spans).map_err(failed)?;
     let rows =
         query::rows(&spans, question.grouping, &facts).map_err(|error| reason::query(&error))?;
     let page = query::cut(range, (first, &spans), position, question.page_size, rows);
     let next_page_token = page.end.map(|end| question.token(&end)).unwrap_or_default();
-    Ok(v1::QueryUsageResponse {
-        rows: page.rows,
-        next_page_token,
-    })
+    Ok(v1::QueryUsageResponse { rows: page.rows, next_page_token })
 }
 
 #[cfg(test)]

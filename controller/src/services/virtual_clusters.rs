@@ -35,9 +35,7 @@ impl VirtualClustersService {
         let mut statuses = self.nodes.by_virtual_cluster();
         let snapshot = self.state.current();
         let clusters = snapshot.virtual_clusters.values().map(|known| {
-            let nodes = statuses
-                .remove(known.cluster.name.as_str())
-                .unwrap_or_default();
+            let nodes = statuses.remove(known.cluster.name.as_str()).unwrap_or_default();
             (known.cluster.name.to_string(), shown(known, nodes))
         });
         clusters.collect()
@@ -63,9 +61,7 @@ impl v1::virtual_clusters_server::VirtualClusters for VirtualClustersService {
         let name = request.into_inner().name;
         let found = self.all().remove(&name);
         let found = found.ok_or_else(|| reason::unknown_virtual_cluster(&name))?;
-        Ok(Response::new(v1::GetVirtualClusterResponse {
-            virtual_cluster: Some(found),
-        }))
+        Ok(Response::new(v1::GetVirtualClusterResponse { virtual_cluster: Some(found) }))
     }
 
     async fn list_virtual_clusters(
@@ -74,14 +70,8 @@ impl v1::virtual_clusters_server::VirtualClusters for VirtualClustersService {
     ) -> Result<Response<v1::ListVirtualClustersResponse>, Status> {
         let request = request.into_inner();
         let page = ListPage::parse("virtual clusters", request.page_size, &request.page_token)?;
-        let later = self
-            .all()
-            .into_iter()
-            .filter(|(name, _)| *name > page.after);
-        let found = later
-            .map(|(_, cluster)| cluster)
-            .take(page.size + 1)
-            .collect();
+        let later = self.all().into_iter().filter(|(name, _)| *name > page.after);
+        let found = later.map(|(_, cluster)| cluster).take(page.size + 1).collect();
         let (virtual_clusters, next_page_token) = page.cut(found, |cluster| &cluster.name);
         let findings = self.state.findings().borrow().clone();
         Ok(Response::new(v1::ListVirtualClustersResponse {
@@ -100,11 +90,7 @@ impl v1::virtual_clusters_server::VirtualClusters for VirtualClustersService {
         _: Request<v1::WatchVirtualClustersRequest>,
     ) -> Result<Response<Self::WatchVirtualClustersStream>, Status> {
         let (changes, receiver) = mpsc::channel(WAITING);
-        let watcher = Watcher {
-            service: self.clone(),
-            changes,
-            shown: BTreeMap::new(),
-        };
+        let watcher = Watcher { service: self.clone(), changes, shown: BTreeMap::new() };
         tokio::spawn(watcher.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -173,10 +159,7 @@ impl Watcher {
         change: Change,
         virtual_cluster: Option<v1::VirtualCluster>,
     ) -> Result<(), Gone> {
-        let change = v1::WatchVirtualClustersResponse {
-            change: change.into(),
-            virtual_cluster,
-        };
+        let change = v1::WatchVirtualClustersResponse { change: change.into(), virtual_cluster };
         self.changes.send(Ok(change)).await.map_err(|_| Gone)
     }
 }

@@ -64,9 +64,7 @@ impl Directory {
                 continue;
             };
             let wanted = path.extension().is_some_and(|extension| {
-                ["yaml", "yml", "json"]
-                    .iter()
-                    .any(|known| extension == *known)
+                ["yaml", "yml", "json"].iter().any(|known| extension == *known)
             });
             if !wanted || name.starts_with('.') {
                 continue;
@@ -92,13 +90,9 @@ impl Directory {
             return Ok(None);
         }
         let mut content = String::new();
-        file.take(MAX_BYTES + 1)
-            .read_to_string(&mut content)
-            .map_err(failed)?;
+        file.take(MAX_BYTES + 1).read_to_string(&mut content).map_err(failed)?;
         if u64::try_from(content.len()).is_ok_and(|bytes| bytes > MAX_BYTES) {
-            return Err(ReadError::TooLarge {
-                path: path.to_owned(),
-            });
+            return Err(ReadError::TooLarge { path: path.to_owned() });
         }
         Ok(Some(content))
     }
@@ -132,9 +126,48 @@ impl Changes {
 }
 
 fn system(operation: &'static str, path: &Path, source: io::Error) -> ReadError {
-    ReadError::System {
-        operation,
-        path: path.to_owned(),
-        source,
+    ReadError::System { operation, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> (tempfile::TempDir, Directory) {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::new(dir.path().to_owned());
+        (dir, directory)
+    }
+
+    /// Well before the directory would be read anyway.
+    async fn is_told(changes: &mut Changes) {
+        tokio::time::timeout(ANYWAY / 3, changes.next()).await.expect("the change is told");
+    }
+
+    #[tokio::test]
+    async fn each_kind_of_change_is_told() {
+        let (dir, directory) = directory();
+        let (a, b) = (dir.path().join("a.yaml"), dir.path().join("b.yaml"));
+        let mut changes = directory.watch().unwrap();
+        fs::write(&a, "1").unwrap();
+        is_told(&mut changes).await;
+        fs::rename(&a, &b).unwrap();
+        is_told(&mut changes).await;
+        fs::remove_file(&b).unwrap();
+        is_told(&mut changes).await;
+        fs::remove_dir(dir.path()).unwrap();
+        is_told(&mut changes).await;
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_or_no_text_is_named() {
+        let (dir, directory) = directory();
+        let path = dir.path().join("a.yaml");
+        fs::File::create(&path).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        let error = directory.read().unwrap_err().to_string();
+        assert!(error.contains("a.yaml") && error.contains("split it"), "{error}");
+        fs::write(&path, [0xff, 0xfe]).unwrap();
+        let error = directory.read().unwrap_err().to_string();
+        assert!(error.contains("a.yaml"), "{error}");
     }
 }

@@ -14,10 +14,7 @@ const OVERHEAD: usize = 8;
 
 /// The chunks of a snapshot, in order; one at least.
 pub(super) fn chunks(snapshot: &Snapshot) -> Vec<v1::SnapshotChunk> {
-    let mut packer = Packer {
-        generation: snapshot.generation,
-        ..Packer::default()
-    };
+    let mut packer = Packer { generation: snapshot.generation, ..Packer::default() };
     for known in snapshot.virtual_clusters.values() {
         let cluster = v1::AgentVirtualCluster::from(&known.cluster);
         packer.make_room(cluster.encoded_len());
@@ -78,25 +75,16 @@ mod tests {
 
     #[test]
     fn an_empty_snapshot_is_one_chunk() {
-        let chunks = chunks(&Snapshot {
-            generation: 7,
-            ..Snapshot::default()
-        });
+        let chunks = chunks(&Snapshot { generation: 7, ..Snapshot::default() });
         assert_eq!(chunks.len(), 1);
-        assert_eq!(
-            (chunks[0].generation, chunks[0].first, chunks[0].last),
-            (7, true, true)
-        );
+        assert_eq!((chunks[0].generation, chunks[0].first, chunks[0].last), (7, true, true));
     }
 
     #[test]
     fn a_large_snapshot_is_cut_and_nothing_is_lost() {
         let addresses = (0..200_000_u32).map(|n| Ipv4Addr::from(0x0a00_0000 + n).into());
-        let snapshot = Snapshot {
-            generation: 3,
-            node_addresses: addresses.collect(),
-            ..Snapshot::default()
-        };
+        let snapshot =
+            Snapshot { generation: 3, node_addresses: addresses.collect(), ..Snapshot::default() };
         let chunks = chunks(&snapshot);
         assert!(chunks.len() > 1);
         assert!(chunks.iter().all(|chunk| chunk.encoded_len() <= MAX_BYTES));

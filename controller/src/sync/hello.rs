@@ -31,44 +31,21 @@ pub(super) fn introduced(hello: v1::Hello) -> Result<Introduced, Status> {
     }
     let id = |c: char| c.is_ascii_graphic();
     if !is(&hello.journal_id, id) {
-        return Err(wrong(
-            "journal_id",
-            &hello.journal_id,
-            "is empty, too long or not printable",
-        ));
+        return Err(wrong("journal_id", &hello.journal_id, "is empty, too long or not printable"));
     }
     if !is(&facts.boot_id, id) {
-        return Err(wrong(
-            "facts.boot_id",
-            &facts.boot_id,
-            "is empty, too long or not printable",
-        ));
+        return Err(wrong("facts.boot_id", &facts.boot_id, "is empty, too long or not printable"));
     }
     if facts.addresses.len() > MAX_ADDRESSES {
         let count = facts.addresses.len().to_string();
-        return Err(wrong(
-            "facts.addresses",
-            &count,
-            "are more than 4096 addresses",
-        ));
+        return Err(wrong("facts.addresses", &count, "are more than 4096 addresses"));
     }
-    if let Some(text) = facts
-        .addresses
-        .iter()
-        .find(|text| text.parse::<IpAddr>().is_err())
-    {
+    if let Some(text) = facts.addresses.iter().find(|text| text.parse::<IpAddr>().is_err()) {
         return Err(wrong("facts.addresses", text, "is no IP address"));
     }
-    let stream = StreamKey {
-        node: hello.node,
-        journal: hello.journal_id,
-        boot: facts.boot_id.clone(),
-    };
-    Ok(Introduced {
-        stream,
-        facts,
-        started: hello.started_unix_nanoseconds,
-    })
+    let stream =
+        StreamKey { node: hello.node, journal: hello.journal_id, boot: facts.boot_id.clone() };
+    Ok(Introduced { stream, facts, started: hello.started_unix_nanoseconds })
 }
 
 fn is(text: &str, allowed: impl Fn(char) -> bool) -> bool {
@@ -78,12 +55,7 @@ fn is(text: &str, allowed: impl Fn(char) -> bool) -> bool {
 fn wrong(field: &str, value: &str, problem: &str) -> Status {
     let value: String = value.chars().take(MAX_NAME).collect();
     let message = format!("hello: {field}: \"{value}\" {problem}");
-    refused(
-        Code::InvalidArgument,
-        "HELLO_INVALID",
-        message,
-        [("field", field)],
-    )
+    refused(Code::InvalidArgument, "HELLO_INVALID", message, [("field", field)])
 }
 
 #[cfg(test)]

@@ -58,11 +58,7 @@ impl Session {
         requests: Streaming<v1::SyncRequest>,
         answers: mpsc::Sender<Result<v1::SyncResponse, Status>>,
     ) -> Self {
-        Self {
-            service,
-            requests,
-            answers,
-        }
+        Self { service, requests, answers }
     }
 
     /// Runs until the stream ends. What was not acknowledged stays in the agent's journal.
@@ -111,9 +107,7 @@ impl Session {
     async fn converse(&mut self, agent: Introduced) -> Result<(), End> {
         let (stream, mut replaced) = self.register(&agent).await?;
         let key = agent.stream.clone();
-        let acknowledged = self
-            .blocking(move |ledger| ledger.acknowledged(&key))
-            .await?;
+        let acknowledged = self.blocking(move |ledger| ledger.acknowledged(&key)).await?;
         tracing::info!(node = stream.node(), acknowledged, "agent is connected");
         self.answer(ToAgent::Welcome(v1::Welcome {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -150,11 +144,7 @@ impl Session {
 
     /// Makes the node known, and its stream this one.
     async fn register(&self, agent: &Introduced) -> Result<(Stream, oneshot::Receiver<()>), End> {
-        let Introduced {
-            stream: StreamKey { node, .. },
-            facts,
-            started,
-        } = agent;
+        let Introduced { stream: StreamKey { node, .. }, facts, started } = agent;
         let nodes = &self.service.nodes;
         let registered = nodes.connect(node, facts.clone(), *started, now()).map_err(|older| {
             let younger = older.younger_started.to_string();
@@ -165,11 +155,7 @@ impl Session {
             let about = [("node", node.as_str()), ("younger_started", younger.as_str())];
             reason::refused(Code::FailedPrecondition, "AGENT_OLDER", message, about)
         })?;
-        let known = KnownNode {
-            name: node.clone(),
-            last_seen: now(),
-            facts: facts.clone(),
-        };
+        let known = KnownNode { name: node.clone(), last_seen: now(), facts: facts.clone() };
         let state = Arc::clone(&self.service.state);
         let nodes = Arc::clone(nodes);
         self.blocking(move |ledger| {
@@ -191,13 +177,8 @@ impl Session {
                 stream.seen(now());
                 let batch = checked(&batch)?;
                 let key = key.clone();
-                let merged = self
-                    .blocking(move |ledger| ledger.merge(&key, &batch, now()))
-                    .await?;
-                self.answer(ToAgent::UsageAck(v1::UsageAck {
-                    sequence: merged.acknowledged,
-                }))
-                .await
+                let merged = self.blocking(move |ledger| ledger.merge(&key, &batch, now())).await?;
+                self.answer(ToAgent::UsageAck(v1::UsageAck { sequence: merged.acknowledged })).await
             }
         }
     }
@@ -213,9 +194,9 @@ impl Session {
     fn received(&self, message: Result<Option<v1::SyncRequest>, Status>) -> Result<Received, End> {
         match message {
             Ok(None) => Ok(Received::End),
-            Ok(Some(v1::SyncRequest {
-                message: Some(message),
-            })) => Ok(Received::Message(Box::new(message))),
+            Ok(Some(v1::SyncRequest { message: Some(message) })) => {
+                Ok(Received::Message(Box::new(message)))
+            }
             Ok(Some(v1::SyncRequest { message: None })) => Ok(Received::Unknown),
             // The connection broke, or what came is no message; tonic's status says which.
             Err(_) if self.answers.is_closed() => Err(End::Gone),
@@ -224,9 +205,7 @@ impl Session {
     }
 
     async fn answer(&self, message: ToAgent) -> Result<(), End> {
-        let response = v1::SyncResponse {
-            message: Some(message),
-        };
+        let response = v1::SyncResponse { message: Some(message) };
         self.answers.send(Ok(response)).await.map_err(|_| End::Gone)
     }
 
@@ -250,24 +229,14 @@ fn checked(batch: &v1::UsageBatch) -> Result<Batch, Status> {
         reason::refused(Code::InvalidArgument, "USAGE_INVALID", message, about)
     };
     if batch.sequence == 0 || i64::try_from(batch.sequence).is_err() {
-        return Err(wrong(format!(
-            "usage batch: sequence {sequence} is not between 1 and 2^63-1"
-        )));
+        return Err(wrong(format!("usage batch: sequence {sequence} is not between 1 and 2^63-1")));
     }
     let record = |(index, record)| {
         UsageRecord::try_from(record)
             .map_err(|error| wrong(format!("usage batch {sequence}: record {index}: {error}")))
     };
-    let records = batch
-        .records
-        .iter()
-        .enumerate()
-        .map(record)
-        .collect::<Result<_, _>>()?;
-    Ok(Batch {
-        sequence: batch.sequence,
-        records,
-    })
+    let records = batch.records.iter().enumerate().map(record).collect::<Result<_, _>>()?;
+    Ok(Batch { sequence: batch.sequence, records })
 }
 
 /// Waits until the controller ends.

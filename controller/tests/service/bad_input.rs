@@ -18,17 +18,11 @@ async fn garbage_bytes_end_their_connection_and_nothing_else() {
     let running = place.start().await;
     let mut agent = running.agent(hello("n1")).await;
     agent.report(usage(1, ("a", 1), 0, 5)).await;
-    let noise: Vec<u8> = (0..200_000_u32)
-        .map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0])
-        .collect();
+    let noise: Vec<u8> =
+        (0..200_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     for endpoint in [&running.agents, &running.operators] {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".repeat(50);
-        for garbage in [
-            noise.as_slice(),
-            b"GET / HTTP/1.1\r\n\r\n",
-            preface.as_slice(),
-            b"\0",
-        ] {
+        for garbage in [noise.as_slice(), b"GET / HTTP/1.1\r\n\r\n", preface.as_slice(), b"\0"] {
             let mut stream = UnixStream::connect(endpoint.path().unwrap()).await.unwrap();
             // The other end may hang up before it has read everything.
             let _ = stream.write_all(garbage).await;
@@ -53,10 +47,7 @@ type Break = fn(&mut v1::UsageBatch);
 async fn a_batch_with_one_bad_record_is_refused_whole_and_named() {
     let place = Place::with(&["a"]);
     let running = place.start().await;
-    connected(&running)
-        .await
-        .report(usage(1, ("a", 1), 0, 5))
-        .await;
+    connected(&running).await.report(usage(1, ("a", 1), 0, 5)).await;
     let cases: [(&str, &str, Break); 5] = [
         ("USAGE_INVALID", "sequence 0", |batch| batch.sequence = 0),
         ("USAGE_INVALID", "record 1", |batch| {
@@ -83,15 +74,7 @@ async fn a_batch_with_one_bad_record_is_refused_whole_and_named() {
         assert!(status.message().contains(named), "{status:?}");
         assert_eq!(running.used().await, [("a".to_owned(), 5)]);
     }
-    assert_eq!(
-        running
-            .agent(hello("n1"))
-            .await
-            .welcome()
-            .await
-            .acknowledged_sequence,
-        1
-    );
+    assert_eq!(running.agent(hello("n1")).await.welcome().await.acknowledged_sequence, 1);
     running.stop().await;
 }
 
@@ -100,16 +83,8 @@ async fn a_hello_that_names_nobody_is_refused() {
     let place = Place::with(&["a"]);
     let running = place.start().await;
     let status = running.agent(hello("../n1")).await.end().await;
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::InvalidArgument, "HELLO_INVALID")
-    );
-    let nodes = running
-        .nodes()
-        .await
-        .list_nodes(v1::ListNodesRequest::default())
-        .await
-        .unwrap();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "HELLO_INVALID"));
+    let nodes = running.nodes().await.list_nodes(v1::ListNodesRequest::default()).await.unwrap();
     assert_eq!(nodes.into_inner().nodes, []);
     running.stop().await;
 }
@@ -142,10 +117,7 @@ async fn a_full_disk_acknowledges_nothing_and_keeps_what_it_has() {
         }
         assert!(stored < 1_000, "the limit is not kept");
     };
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::ResourceExhausted, "LEDGER_FULL")
-    );
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "LEDGER_FULL"));
     assert!(status.message().contains("ledger.db"), "{status:?}");
     let used = running.used().await;
     running.stop().await;
@@ -166,10 +138,7 @@ async fn a_ledger_that_is_not_ours_stops_the_start() {
     fs::create_dir(place.path().join("data")).unwrap();
     fs::write(&path, "my notes").unwrap();
     let error = Controller::start(place.config()).await.unwrap_err();
-    assert!(
-        matches!(error, ServeError::Ledger(LedgerError::NotOurs { .. })),
-        "{error:?}"
-    );
+    assert!(matches!(error, ServeError::Ledger(LedgerError::NotOurs { .. })), "{error:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "my notes");
 }
 

@@ -16,13 +16,7 @@ const WRONG: &str = "apiVersion: bulkhead.dev/v1alpha1\nkind: VirtualCluster\nme
 
 async fn list(running: &Running) -> v1::ListVirtualClustersResponse {
     let request = v1::ListVirtualClustersRequest::default();
-    running
-        .clusters()
-        .await
-        .list_virtual_clusters(request)
-        .await
-        .unwrap()
-        .into_inner()
+    running.clusters().await.list_virtual_clusters(request).await.unwrap().into_inner()
 }
 
 /// Waits until what is shown is as it should be.
@@ -39,15 +33,11 @@ async fn until(
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, shown)
-        .await
-        .expect("it is shown in time")
+    tokio::time::timeout(PATIENCE, shown).await.expect("it is shown in time")
 }
 
 async fn health(running: &Running) -> ServingStatus {
-    let request = HealthCheckRequest {
-        service: "bulkhead.v1.Objects".to_owned(),
-    };
+    let request = HealthCheckRequest { service: "bulkhead.v1.Objects".to_owned() };
     let mut client = HealthClient::new(running.operator().await);
     client.check(request).await.unwrap().into_inner().status()
 }
@@ -63,30 +53,15 @@ async fn a_bad_file_is_named_by_line_and_the_last_good_state_stands() {
     place.write("b.yaml", WRONG);
     let shown = until(&running, |shown| !shown.problems.is_empty()).await;
     assert_eq!(shown.problems.len(), 1);
-    assert!(
-        shown.problems[0].starts_with("b.yaml:5:26: "),
-        "{:?}",
-        shown.problems
-    );
-    assert!(
-        shown.problems[0].contains("spec.perNode.limit.cpu"),
-        "{:?}",
-        shown.problems
-    );
+    assert!(shown.problems[0].starts_with("b.yaml:5:26: "), "{:?}", shown.problems);
+    assert!(shown.problems[0].contains("spec.perNode.limit.cpu"), "{:?}", shown.problems);
     assert_eq!(shown.virtual_clusters.len(), 1);
     assert_eq!(health(&running).await, ServingStatus::NotServing);
 
-    place.write(
-        "b.yaml",
-        &cluster("b", "{network: {allow: [{virtualCluster: later}]}}"),
-    );
+    place.write("b.yaml", &cluster("b", "{network: {allow: [{virtualCluster: later}]}}"));
     let shown = until(&running, |shown| shown.problems.is_empty()).await;
     assert_eq!(shown.virtual_clusters.len(), 2);
-    assert!(
-        shown.warnings[0].contains("\"later\""),
-        "{:?}",
-        shown.warnings
-    );
+    assert!(shown.warnings[0].contains("\"later\""), "{:?}", shown.warnings);
     assert_eq!(health(&running).await, ServingStatus::Serving);
     // Agents were told nothing in between.
     assert_eq!(agent.snapshot().await.generation, before.generation + 1);
@@ -110,20 +85,11 @@ async fn the_last_good_state_stands_over_a_restart() {
 async fn with_no_good_state_ever_a_bad_file_stops_the_start() {
     let place = Place::new();
     place.write("b.yaml", WRONG);
-    let error = Controller::start(place.config())
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = Controller::start(place.config()).await.unwrap_err().to_string();
     assert!(error.contains("b.yaml:5:26: "), "{error}");
     fs::remove_dir_all(place.objects()).unwrap();
-    let error = Controller::start(place.config())
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains(&place.objects().display().to_string()),
-        "{error}"
-    );
+    let error = Controller::start(place.config()).await.unwrap_err().to_string();
+    assert!(error.contains(&place.objects().display().to_string()), "{error}");
 }
 
 #[tokio::test]

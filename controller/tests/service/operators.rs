@@ -30,10 +30,7 @@ fn applied(name: &str) -> v1::NodeStatus {
 #[tokio::test]
 async fn a_virtual_cluster_is_shown_with_its_source_and_each_node_s_word() {
     let place = Place::new();
-    place.write(
-        "a.yaml",
-        &cluster("team-a", "{perNode: {limit: {cpu: 500m}}}"),
-    );
+    place.write("a.yaml", &cluster("team-a", "{perNode: {limit: {cpu: 500m}}}"));
     let running = place.start().await;
     let mut agent = running.agent(hello("n1")).await;
     agent.snapshot().await;
@@ -41,14 +38,8 @@ async fn a_virtual_cluster_is_shown_with_its_source_and_each_node_s_word() {
     // An acknowledgement says that the status before it was taken.
     agent.report(usage(1, ("team-a", 1), 0, 1)).await;
     let mut client = running.clusters().await;
-    let request = v1::GetVirtualClusterRequest {
-        name: "team-a".to_owned(),
-    };
-    let shown = client
-        .get_virtual_cluster(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let request = v1::GetVirtualClusterRequest { name: "team-a".to_owned() };
+    let shown = client.get_virtual_cluster(request).await.unwrap().into_inner();
     let shown = shown.virtual_cluster.unwrap();
     assert_eq!((shown.number, shown.source.as_str()), (1, "file:a.yaml"));
     let cpu = shown.spec.unwrap().limit.unwrap().cpu.unwrap().amount;
@@ -57,9 +48,7 @@ async fn a_virtual_cluster_is_shown_with_its_source_and_each_node_s_word() {
     assert_eq!(shown.nodes[0].node, "n1");
     assert!(shown.nodes[0].observed_at.is_some());
 
-    let request = v1::GetVirtualClusterRequest {
-        name: "team-x".to_owned(),
-    };
+    let request = v1::GetVirtualClusterRequest { name: "team-x".to_owned() };
     let status = client.get_virtual_cluster(request).await.unwrap_err();
     assert_eq!(
         (status.code(), reason(&status).as_str()),
@@ -75,42 +64,20 @@ async fn lists_come_in_pages() {
     let mut client = running.clusters().await;
     let (mut names, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = v1::ListVirtualClustersRequest {
-            page_size: 2,
-            page_token,
-        };
-        let page = client
-            .list_virtual_clusters(request)
-            .await
-            .unwrap()
-            .into_inner();
+        let request = v1::ListVirtualClustersRequest { page_size: 2, page_token };
+        let page = client.list_virtual_clusters(request).await.unwrap().into_inner();
         assert!(page.virtual_clusters.len() <= 2);
-        names.extend(
-            page.virtual_clusters
-                .into_iter()
-                .map(|cluster| cluster.name),
-        );
+        names.extend(page.virtual_clusters.into_iter().map(|cluster| cluster.name));
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
         }
     }
     assert_eq!(names, ["a", "b", "c", "d", "e"]);
-    let page = v1::ListVirtualClustersRequest {
-        page_size: 2,
-        page_token: String::new(),
-    };
-    let token = client
-        .list_virtual_clusters(page)
-        .await
-        .unwrap()
-        .into_inner()
-        .next_page_token;
+    let page = v1::ListVirtualClustersRequest { page_size: 2, page_token: String::new() };
+    let token = client.list_virtual_clusters(page).await.unwrap().into_inner().next_page_token;
     // A token of one list is none of another.
-    let request = v1::ListNodesRequest {
-        page_size: 2,
-        page_token: token,
-    };
+    let request = v1::ListNodesRequest { page_size: 2, page_token: token };
     let status = running.nodes().await.list_nodes(request).await.unwrap_err();
     assert_eq!(reason(&status), "PAGE_TOKEN_INVALID");
     running.stop().await;
@@ -126,30 +93,16 @@ async fn nodes_are_connected_or_away_and_are_remembered() {
     let generation = agent.snapshot().await.generation;
     agent.send(FromAgent::Status(applied("a"))).await;
     agent.report(usage(1, ("a", 1), 0, 1)).await;
-    let get = || v1::GetNodeRequest {
-        name: "n1".to_owned(),
-    };
+    let get = || v1::GetNodeRequest { name: "n1".to_owned() };
     let mut client = running.nodes().await;
-    let node = client
-        .get_node(get())
-        .await
-        .unwrap()
-        .into_inner()
-        .node
-        .unwrap();
+    let node = client.get_node(get()).await.unwrap().into_inner().node.unwrap();
     assert_eq!(node.connection(), v1::node::Connection::Connected);
     assert_eq!(node.wanted_generation, generation);
     assert_eq!(node.status.unwrap().applied_generation, 1);
     drop(agent);
     let away = async {
         loop {
-            let node = client
-                .get_node(get())
-                .await
-                .unwrap()
-                .into_inner()
-                .node
-                .unwrap();
+            let node = client.get_node(get()).await.unwrap().into_inner().node.unwrap();
             if node.connection() == v1::node::Connection::Away {
                 return;
             }
@@ -161,25 +114,13 @@ async fn nodes_are_connected_or_away_and_are_remembered() {
 
     let running = place.start().await;
     let mut client = running.nodes().await;
-    let nodes = client
-        .list_nodes(v1::ListNodesRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let nodes = client.list_nodes(v1::ListNodesRequest::default()).await.unwrap().into_inner();
     assert_eq!(nodes.nodes.len(), 1);
-    assert_eq!(
-        nodes.nodes[0].facts.as_ref().unwrap().kernel_release,
-        "6.12"
-    );
+    assert_eq!(nodes.nodes[0].facts.as_ref().unwrap().kernel_release, "6.12");
     assert!(nodes.nodes[0].last_seen.unwrap().seconds > 0);
-    let unknown = v1::GetNodeRequest {
-        name: "n9".to_owned(),
-    };
+    let unknown = v1::GetNodeRequest { name: "n9".to_owned() };
     let status = client.get_node(unknown).await.unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::NotFound, "NODE_UNKNOWN")
-    );
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, "NODE_UNKNOWN"));
     running.stop().await;
 }
 
@@ -189,23 +130,11 @@ async fn who_watches_is_told_all_and_then_each_change() {
     let running = place.start().await;
     let mut client = running.clusters().await;
     let request = v1::WatchVirtualClustersRequest {};
-    let mut changes = client
-        .watch_virtual_clusters(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let mut changes = client.watch_virtual_clusters(request).await.unwrap().into_inner();
     let mut next = async || {
-        let change = tokio::time::timeout(PATIENCE, changes.message())
-            .await
-            .unwrap();
+        let change = tokio::time::timeout(PATIENCE, changes.message()).await.unwrap();
         let change = change.unwrap().expect("the stream goes on");
-        (
-            change.change(),
-            change
-                .virtual_cluster
-                .map(|cluster| cluster.name)
-                .unwrap_or_default(),
-        )
+        (change.change(), change.virtual_cluster.map(|cluster| cluster.name).unwrap_or_default())
     };
     assert_eq!(next().await, (Change::Initial, "a".to_owned()));
     assert_eq!(next().await, (Change::InitialComplete, String::new()));
@@ -227,11 +156,7 @@ async fn health_and_reflection_answer_on_their_ports() {
     let running = place.start().await;
     for endpoint in [&running.agents, &running.operators] {
         let mut health = HealthClient::new(connect(endpoint).await.unwrap());
-        let status = health
-            .check(HealthCheckRequest::default())
-            .await
-            .unwrap()
-            .into_inner();
+        let status = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
         assert_eq!(
             status.status(),
             tonic_health::pb::health_check_response::ServingStatus::Serving
@@ -242,30 +167,11 @@ async fn health_and_reflection_answer_on_their_ports() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let answers = client
-        .server_reflection_info(tokio_stream::once(request))
-        .await
-        .unwrap();
-    let answer = answers
-        .into_inner()
-        .message()
-        .await
-        .unwrap()
-        .unwrap()
-        .message_response;
-    let Some(MessageResponse::ListServicesResponse(list)) = answer else {
-        panic!("{answer:?}")
-    };
-    let names: Vec<_> = list
-        .service
-        .iter()
-        .map(|service| service.name.as_str())
-        .collect();
-    for name in [
-        "bulkhead.v1.Usage",
-        "bulkhead.v1.Nodes",
-        "bulkhead.v1.VirtualClusters",
-    ] {
+    let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
+    let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
+    for name in ["bulkhead.v1.Usage", "bulkhead.v1.Nodes", "bulkhead.v1.VirtualClusters"] {
         assert!(names.contains(&name), "{names:?}");
     }
     running.stop().await;
@@ -278,10 +184,7 @@ async fn each_port_has_its_own_services() {
     let running = place.start().await;
     let channel = connect(&running.agents).await.unwrap();
     let mut client = v1::usage_client::UsageClient::new(channel);
-    let status = client
-        .query_usage(v1::QueryUsageRequest::default())
-        .await
-        .unwrap_err();
+    let status = client.query_usage(v1::QueryUsageRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
     running.stop().await;
 }

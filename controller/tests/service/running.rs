@@ -31,9 +31,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let place = Self {
-            dir: tempfile::tempdir().unwrap(),
-        };
+        let place = Self { dir: tempfile::tempdir().unwrap() };
         fs::create_dir(place.objects()).unwrap();
         place
     }
@@ -102,22 +100,13 @@ impl Running {
             let _ = stopped.await;
         };
         let task = tokio::spawn(controller.run(shutdown));
-        Self {
-            agents,
-            operators,
-            stop,
-            task,
-        }
+        Self { agents, operators, stop, task }
     }
 
     /// Ends it as SIGTERM does.
     pub(crate) async fn stop(self) {
         self.stop.send(()).unwrap();
-        tokio::time::timeout(PATIENCE, self.task)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap();
     }
 
     pub(crate) async fn operator(&self) -> Channel {
@@ -135,27 +124,17 @@ impl Running {
     /// CPU time that each virtual cluster used, ever.
     pub(crate) async fn used(&self) -> Vec<(String, u64)> {
         let mut client = UsageClient::new(self.operator().await);
-        let answer = client
-            .query_usage(v1::QueryUsageRequest::default())
-            .await
-            .unwrap();
+        let answer = client.query_usage(v1::QueryUsageRequest::default()).await.unwrap();
         let rows = answer.into_inner().rows.into_iter();
-        rows.map(|row| (row.virtual_cluster, row.cpu.unwrap().usage_nanoseconds))
-            .collect()
+        rows.map(|row| (row.virtual_cluster, row.cpu.unwrap().usage_nanoseconds)).collect()
     }
 
     /// An agent that has said nothing yet.
     pub(crate) async fn silent_agent(&self) -> Agent {
         let (requests, receiver) = mpsc::channel(64);
         let channel = connect(&self.agents).await.unwrap();
-        let answers = AgentsClient::new(channel)
-            .sync(ReceiverStream::new(receiver))
-            .await
-            .unwrap();
-        Agent {
-            requests,
-            answers: answers.into_inner(),
-        }
+        let answers = AgentsClient::new(channel).sync(ReceiverStream::new(receiver)).await.unwrap();
+        Agent { requests, answers: answers.into_inner() }
     }
 
     /// An agent that has said Hello.
@@ -174,10 +153,7 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn send(&self, message: FromAgent) {
-        self.send_raw(v1::SyncRequest {
-            message: Some(message),
-        })
-        .await;
+        self.send_raw(v1::SyncRequest { message: Some(message) }).await;
     }
 
     pub(crate) async fn send_raw(&self, request: v1::SyncRequest) {
@@ -186,13 +162,8 @@ impl Agent {
 
     /// The next answer.
     pub(crate) async fn next(&mut self) -> Result<ToAgent, Status> {
-        let answer = tokio::time::timeout(PATIENCE, self.answers.message())
-            .await
-            .unwrap();
-        Ok(answer?
-            .expect("the stream goes on")
-            .message
-            .expect("a message that is known"))
+        let answer = tokio::time::timeout(PATIENCE, self.answers.message()).await.unwrap();
+        Ok(answer?.expect("the stream goes on").message.expect("a message that is known"))
     }
 
     pub(crate) async fn welcome(&mut self) -> v1::Welcome {
@@ -263,23 +234,15 @@ pub(crate) fn usage(sequence: u64, cluster: (&str, u32), start: u64, total: u64)
         epoch: 0,
         window_start_unix_nanoseconds: start,
         window_nanoseconds: 60,
-        values: vec![v1::MeterValue {
-            meter: 1,
-            value: total,
-        }],
+        values: vec![v1::MeterValue { meter: 1, value: total }],
     };
-    v1::UsageBatch {
-        sequence,
-        records: vec![record],
-    }
+    v1::UsageBatch { sequence, records: vec![record] }
 }
 
 /// The reason that a status carries.
 pub(crate) fn reason(status: &Status) -> String {
     let details = status.get_error_details();
-    let info = details
-        .error_info()
-        .unwrap_or_else(|| panic!("no reason: {status:?}"));
+    let info = details.error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
     assert_eq!(info.domain, bulkhead_controller::DOMAIN);
     info.reason.clone()
 }

@@ -27,11 +27,7 @@ async fn an_agent_is_welcomed_and_told_everything_and_each_change() {
     place.write("b.yaml", &cluster("team-b", "{}"));
     let second = agent.snapshot().await;
     assert!(second.generation > first.generation);
-    let names: Vec<_> = second
-        .virtual_clusters
-        .iter()
-        .map(|it| (&*it.name, it.number))
-        .collect();
+    let names: Vec<_> = second.virtual_clusters.iter().map(|it| (&*it.name, it.number)).collect();
     assert_eq!(names, [("team-a", 1), ("team-b", 2)]);
     running.stop().await;
 }
@@ -46,20 +42,14 @@ async fn the_addresses_of_one_node_are_told_to_all_and_outlive_a_restart() {
     let addresses = ["192.0.2.7", "fd00::7", "::1"].map(str::to_owned).to_vec();
     other.facts.as_mut().unwrap().addresses = addresses;
     let _second = running.agent(other).await;
-    assert_eq!(
-        first.snapshot().await.node_addresses,
-        ["192.0.2.7", "fd00::7"]
-    );
+    assert_eq!(first.snapshot().await.node_addresses, ["192.0.2.7", "fd00::7"]);
     let before = first.next();
     drop(before);
     running.stop().await;
 
     let running = place.start().await;
     let mut first = running.agent(hello("n1")).await;
-    assert_eq!(
-        first.snapshot().await.node_addresses,
-        ["192.0.2.7", "fd00::7"]
-    );
+    assert_eq!(first.snapshot().await.node_addresses, ["192.0.2.7", "fd00::7"]);
     running.stop().await;
 }
 
@@ -74,11 +64,7 @@ async fn numbers_and_generations_go_on_after_a_restart() {
     let running = place.start().await;
     let after = running.agent(hello("n1")).await.snapshot().await;
     assert!(after.generation > before.generation);
-    let numbers: Vec<_> = after
-        .virtual_clusters
-        .iter()
-        .map(|it| (&*it.name, it.number))
-        .collect();
+    let numbers: Vec<_> = after.virtual_clusters.iter().map(|it| (&*it.name, it.number)).collect();
     assert_eq!(numbers, [("0a", 3), ("b", 2)]);
     running.stop().await;
 }
@@ -101,19 +87,8 @@ async fn usage_is_acknowledged_when_durable_and_a_duplicate_changes_nothing() {
     let mut agent = running.agent(hello("n1")).await;
     assert_eq!(agent.welcome().await.acknowledged_sequence, 3);
     assert_eq!(running.used().await, [("a".to_owned(), 250)]);
-    let another = v1::Hello {
-        journal_id: "new".to_owned(),
-        ..hello("n1")
-    };
-    assert_eq!(
-        running
-            .agent(another)
-            .await
-            .welcome()
-            .await
-            .acknowledged_sequence,
-        0
-    );
+    let another = v1::Hello { journal_id: "new".to_owned(), ..hello("n1") };
+    assert_eq!(running.agent(another).await.welcome().await.acknowledged_sequence, 0);
     running.stop().await;
 }
 
@@ -121,19 +96,13 @@ async fn usage_is_acknowledged_when_durable_and_a_duplicate_changes_nothing() {
 async fn the_younger_agent_process_of_a_node_wins() {
     let place = Place::with(&["a"]);
     let running = place.start().await;
-    let started = |at| v1::Hello {
-        started_unix_nanoseconds: at,
-        ..hello("n1")
-    };
+    let started = |at| v1::Hello { started_unix_nanoseconds: at, ..hello("n1") };
     let mut first = running.agent(started(10)).await;
     first.welcome().await;
     let mut younger = running.agent(started(20)).await;
     younger.welcome().await;
     let status = first.end().await;
-    assert_eq!(
-        (status.code(), reason(&status)),
-        (Code::Aborted, "AGENT_REPLACED".to_owned())
-    );
+    assert_eq!((status.code(), reason(&status)), (Code::Aborted, "AGENT_REPLACED".to_owned()));
     let status = running.agent(started(15)).await.end().await;
     let refused = (Code::FailedPrecondition, "AGENT_OLDER".to_owned());
     assert_eq!((status.code(), reason(&status)), refused);

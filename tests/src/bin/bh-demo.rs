@@ -68,38 +68,20 @@ fn work(cli: &Cli) -> Result<bool> {
         patience: Duration::from_secs(cli.patience),
     };
     if let Some(names) = &cli.all_sabotages {
-        let chosen = names
-            .iter()
-            .map(|name| name.parse())
-            .collect::<Result<Vec<_>>>()?;
+        let chosen = names.iter().map(|name| name.parse()).collect::<Result<Vec<_>>>()?;
         let report = demo::sabotages(&options, &chosen)?;
         write(cli.report.as_deref(), &report)?;
-        let good = report
-            .sabotages
-            .iter()
-            .filter(|sabotage| sabotage.ok)
-            .count();
-        println!(
-            "\n{good} of {} sabotages turned exactly their check red",
-            report.sabotages.len()
-        );
+        let good = report.sabotages.iter().filter(|sabotage| sabotage.ok).count();
+        println!("\n{good} of {} sabotages turned exactly their check red", report.sabotages.len());
         return Ok(report.ok);
     }
-    let sabotage = cli
-        .sabotage
-        .as_deref()
-        .map(str::parse::<Sabotage>)
-        .transpose()?;
+    let sabotage = cli.sabotage.as_deref().map(str::parse::<Sabotage>).transpose()?;
     let report = demo::demo(&options, sabotage)?;
     write(cli.report.as_deref(), &report)?;
     print!("{}", report.table());
     if let Some(sabotage) = sabotage {
         let red: Vec<&str> = report.red().map(|check| check.name.as_str()).collect();
-        println!(
-            "{sabotage} must turn {} red; red: {}",
-            sabotage.reddens(),
-            red.join(", ")
-        );
+        println!("{sabotage} must turn {} red; red: {}", sabotage.reddens(), red.join(", "));
     }
     Ok(report.ok)
 }

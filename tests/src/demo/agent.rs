@@ -29,17 +29,12 @@ impl World {
     /// Kills the agent (SIGKILL), and returns when it is dead.
     pub(super) fn kill_agent(&mut self) -> Result<()> {
         let patience = self.patience();
-        self.agent
-            .take()
-            .context("the agent does not run")?
-            .kill(patience)
+        self.agent.take().context("the agent does not run")?.kill(patience)
     }
 
     /// Stops the agent, if this is to be broken.
     pub(super) fn freeze_agent_if(&self, sabotage: Sabotage) -> Result<Option<Frozen>> {
-        self.broken(sabotage)
-            .then(|| self.freeze_agent())
-            .transpose()
+        self.broken(sabotage).then(|| self.freeze_agent()).transpose()
     }
 
     /// Stops the agent.
@@ -63,9 +58,7 @@ impl World {
         }
         // The kernel lets go of a link some time after its last name.
         let what = "programs whose links have no name any more are off";
-        wait::until(what, self.patience(), |_| {
-            Ok((!links.has_links()).then_some(()))
-        })
+        wait::until(what, self.patience(), |_| Ok((!links.has_links()).then_some(())))
     }
 
     /// If this is to be broken: kills the agent and takes programs off. [`Self::mend`] follows.

@@ -58,12 +58,7 @@ const fn amid(
     run: fn(&mut World) -> Result<Findings>,
     expected: &'static str,
 ) -> Check {
-    Check {
-        name,
-        expected,
-        needs,
-        run: Run::Amid(run),
-    }
+    Check { name, expected, needs, run: Run::Amid(run) }
 }
 
 /// Every check.
@@ -213,10 +208,7 @@ pub(super) fn shown_here(only: Option<Only>) -> Result<(Vec<Check>, Vec<String>)
         Needs::Controllers => {
             if !missing.is_empty() {
                 let missing = missing.join(", ");
-                left_out.push(format!(
-                    "{}: no controller {missing} in cgroup v2",
-                    check.name
-                ));
+                left_out.push(format!("{}: no controller {missing} in cgroup v2", check.name));
             }
             missing.is_empty()
         }
@@ -235,10 +227,7 @@ fn missing_controllers() -> Result<Vec<&'static str>> {
     let path = cgroup2_mount()?.join("cgroup.controllers");
     let there = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let there: Vec<&str> = there.split_whitespace().collect();
-    Ok(CONTROLLERS
-        .into_iter()
-        .filter(|name| !there.contains(name))
-        .collect())
+    Ok(CONTROLLERS.into_iter().filter(|name| !there.contains(name)).collect())
 }
 
 /// What a check saw.
@@ -250,10 +239,7 @@ pub(super) struct Findings {
 
 impl Default for Findings {
     fn default() -> Self {
-        Self {
-            parts: Vec::new(),
-            ok: true,
-        }
+        Self { parts: Vec::new(), ok: true }
     }
 }
 
@@ -261,8 +247,7 @@ impl Findings {
     /// Notes what was seen, and whether it is as it must be.
     pub(super) fn see(&mut self, ok: bool, seen: impl Into<String>) {
         let seen = seen.into();
-        self.parts
-            .push(if ok { seen } else { format!("NOT OK: {seen}") });
+        self.parts.push(if ok { seen } else { format!("NOT OK: {seen}") });
         self.ok &= ok;
     }
 

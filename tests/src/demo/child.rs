@@ -33,9 +33,7 @@ impl Ended {
     /// The signal that killed it; `bulkhead-agent exec` passes it on as 128 and its number.
     pub(super) fn signal(&self) -> Option<i32> {
         let passed_on = self.status.code().and_then(|code| code.checked_sub(128));
-        self.status
-            .signal()
-            .or(passed_on.filter(|signal| *signal > 0))
+        self.status.signal().or(passed_on.filter(|signal| *signal > 0))
     }
 }
 
@@ -62,13 +60,7 @@ impl Speaker {
                 }
             }
         });
-        Ok(Self {
-            what,
-            child,
-            input,
-            lines,
-            patience,
-        })
+        Ok(Self { what, child, input, lines, patience })
     }
 
     /// Waits for its next line.
@@ -116,10 +108,7 @@ impl Speaker {
         while let Some(line) = self.line()? {
             last = self.parse(&line)?;
         }
-        Ok(Ended {
-            last,
-            status: self.wait()?,
-        })
+        Ok(Ended { last, status: self.wait()? })
     }
 
     fn line(&self) -> Result<Option<String>> {
@@ -127,11 +116,7 @@ impl Speaker {
             Ok(line) => Ok(Some(line)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
             Err(RecvTimeoutError::Timeout) => {
-                bail!(
-                    "{} said nothing for {} s",
-                    self.what,
-                    self.patience.as_secs()
-                )
+                bail!("{} said nothing for {} s", self.what, self.patience.as_secs())
             }
         }
     }
@@ -162,11 +147,7 @@ pub(super) fn wait(child: &mut Child, patience: Duration) -> Result<ExitStatus> 
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        ensure!(
-            Instant::now() < deadline,
-            "it has not ended within {} s",
-            patience.as_secs()
-        );
+        ensure!(Instant::now() < deadline, "it has not ended within {} s", patience.as_secs());
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -25,11 +25,7 @@ const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 pub fn supervise(work: impl FnOnce() -> Result<bool>) -> Result<ExitCode> {
     if env::var_os(WORKER).is_some() {
         ending().thread_unblock().context("unblock signals")?;
-        return Ok(if work()? {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        });
+        return Ok(if work()? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     leftovers::sweep_dead()?;
     ending().thread_block().context("block signals")?;
@@ -49,11 +45,7 @@ pub fn supervise(work: impl FnOnce() -> Result<bool>) -> Result<ExitCode> {
     if status.code().is_none() {
         eprintln!("the demo was ended: {status}; everything of it is gone");
     }
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn ending() -> SigSet {

@@ -35,11 +35,7 @@ impl Swapped {
     /// Swaps the rows.
     pub(super) fn swap(data: &Path, names: [&'static str; 2], frozen: Frozen) -> Result<Self> {
         exchange(data, names)?;
-        Ok(Self {
-            data: data.to_owned(),
-            names,
-            _frozen: frozen,
-        })
+        Ok(Self { data: data.to_owned(), names, _frozen: frozen })
     }
 
     /// Swaps them again, and lets the agent go on.
@@ -53,11 +49,7 @@ fn exchange(data: &Path, [a, b]: [&str; 2]) -> Result<()> {
     let connection = open(data)?;
     let number = |name: &str| -> Result<i64> {
         connection
-            .query_row(
-                "SELECT number FROM identity WHERE name = ?1",
-                [name],
-                |row| row.get(0),
-            )
+            .query_row("SELECT number FROM identity WHERE name = ?1", [name], |row| row.get(0))
             .with_context(|| format!("virtual cluster {name} is not in the ledger"))
     };
     let changed = connection.execute(

@@ -59,9 +59,7 @@ impl Footprint {
 
     /// Whether the kernel still has any of the links.
     pub(super) fn has_links(&self) -> bool {
-        loaded_links()
-            .flatten()
-            .any(|link| self.links.contains(&link.id()))
+        loaded_links().flatten().any(|link| self.links.contains(&link.id()))
     }
 
     /// How much it is: links, programs, maps.
@@ -73,9 +71,7 @@ impl Footprint {
     pub(super) fn still_there(&self) -> Vec<String> {
         // Others' may vanish between being listed and being opened; that is an error here.
         let links = loaded_links().flatten().map(|link| link.id());
-        let links = links
-            .filter(|id| self.links.contains(id))
-            .map(|id| format!("link {id}"));
+        let links = links.filter(|id| self.links.contains(id)).map(|id| format!("link {id}"));
         let programs = loaded_programs().flatten().map(|program| program.id());
         let programs = programs.filter(|id| self.programs.contains(id));
         let maps = self.maps.iter().filter(|id| MapInfo::from_id(**id).is_ok());
@@ -135,17 +131,8 @@ pub(super) fn named(pid: u32) -> Result<Vec<String>> {
     );
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("read mountinfo")?;
     let ours = format!("{}/", home.display());
-    found.extend(
-        mounts
-            .lines()
-            .filter(|line| line.contains(&ours))
-            .map(str::to_owned),
-    );
-    found.extend(
-        processes_of(pid)?
-            .into_iter()
-            .map(|process| format!("process {process}")),
-    );
+    found.extend(mounts.lines().filter(|line| line.contains(&ours)).map(str::to_owned));
+    found.extend(processes_of(pid)?.into_iter().map(|process| format!("process {process}")));
     Ok(found)
 }
 
@@ -207,10 +194,7 @@ pub(super) fn sweep_dead() -> Result<()> {
     for dir in [cgroup2_mount()?, std::env::temp_dir()] {
         for path in children(&dir)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            pids.extend(
-                name.strip_prefix(PREFIX)
-                    .and_then(|pid| pid.parse::<u32>().ok()),
-            );
+            pids.extend(name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok()));
         }
     }
     for pid in pids.into_iter().filter(|pid| !lives(*pid)) {
@@ -220,10 +204,12 @@ pub(super) fn sweep_dead() -> Result<()> {
     Ok(())
 }
 
-/// Whether that process is a demo; its number may have been given to another.
+/// Whether that process is a demo that runs: its number may have been given to another, and one
+/// that nobody has waited for yet is dead all the same.
 fn lives(pid: u32) -> bool {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    name.trim_end() == "bh-demo"
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+    stat.contains(" (bh-demo) ") && !state.starts_with(['Z', 'X'])
 }
 
 fn children(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -231,9 +217,7 @@ fn children(dir: &Path) -> Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         entries => {
             let entries = entries.with_context(|| format!("list {}", dir.display()))?;
-            Ok(entries
-                .map(|entry| Ok(entry?.path()))
-                .collect::<io::Result<_>>()?)
+            Ok(entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?)
         }
     }
 }

@@ -97,17 +97,13 @@ impl Network {
         bridge
             .ip("link add br0 type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up\n")?;
         let [a, b, c, d] = Host::ALL.map(|host| plug_in(host, &bridge));
-        Ok(Self {
-            hosts: [a?, b?, c?, d?],
-            bridge,
-        })
+        Ok(Self { hosts: [a?, b?, c?, d?], bridge })
     }
 
     /// The numbers by which the kernel knows the namespaces.
     pub(super) fn inodes(&self) -> Result<Vec<u64>> {
         let all = self.hosts.iter().chain([&self.bridge]);
-        all.map(|namespace| Ok(namespace.0.metadata()?.ino()))
-            .collect()
+        all.map(|namespace| Ok(namespace.0.metadata()?.ino())).collect()
     }
 
     /// The namespace of a host.
@@ -225,11 +221,7 @@ impl Namespace {
                 .spawn()
                 .context("start ip (Debian: iproute2)")?;
             // It reads to the end only if all is well; its status says more than a broken pipe.
-            let _ = ip
-                .stdin
-                .take()
-                .context("its input is a pipe")?
-                .write_all(lines.as_bytes());
+            let _ = ip.stdin.take().context("its input is a pipe")?.write_all(lines.as_bytes());
             let output = ip.wait_with_output()?;
             ensure!(
                 output.status.success(),
@@ -254,9 +246,7 @@ fn in_own_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> 
 fn interface(dev: &str, first: usize) -> Result<[u64; 2]> {
     let columns = words_after(dev, "eth0:").context("no eth0 in /proc/net/dev")?;
     let numbers: Vec<u64> = columns.filter_map(|word| word.parse().ok()).collect();
-    let pair = numbers
-        .get(first..first + 2)
-        .context("too few columns in /proc/net/dev")?;
+    let pair = numbers.get(first..first + 2).context("too few columns in /proc/net/dev")?;
     Ok([pair[0], pair[1]])
 }
 

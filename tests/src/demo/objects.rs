@@ -22,9 +22,7 @@ impl Objects {
     pub(super) fn create(dir: PathBuf) -> Result<Self> {
         fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
         let objects = Self(dir);
-        FILES
-            .iter()
-            .try_for_each(|(name, text)| objects.write(name, text))?;
+        FILES.iter().try_for_each(|(name, text)| objects.write(name, text))?;
         Ok(objects)
     }
 
@@ -59,10 +57,7 @@ fn original(name: &str) -> Result<&'static str> {
 
 fn edited(name: &str, old: &str, new: &str) -> Result<String> {
     let text = original(name)?;
-    ensure!(
-        text.matches(old).count() == 1,
-        "\"{old}\" is not once in object \"{name}\""
-    );
+    ensure!(text.matches(old).count() == 1, "\"{old}\" is not once in object \"{name}\"");
     Ok(text.replace(old, new))
 }
 
@@ -73,10 +68,7 @@ mod tests {
     #[test]
     fn an_edit_replaces_exactly_one_place() {
         let open = edited("dev", "mode: Enforce", "mode: Observe").expect("is there once");
-        assert!(
-            open.contains("mode: Observe") && !open.contains("Enforce"),
-            "{open}"
-        );
+        assert!(open.contains("mode: Observe") && !open.contains("Enforce"), "{open}");
         assert!(edited("dev", "no such text", "").is_err());
         assert!(edited("dev", "dev", "").is_err());
         assert!(edited("nobody", "a", "b").is_err());

@@ -194,21 +194,15 @@ impl Operator {
     /// The one node of the demo; `None` before it has reported.
     pub(super) fn node(&self) -> Result<Option<Node>> {
         let mut answer: Nodes = self.ask(&["get", "nodes"])?;
-        ensure!(
-            answer.nodes.len() <= 1,
-            "the demo has one node, not {}",
-            answer.nodes.len()
-        );
+        ensure!(answer.nodes.len() <= 1, "the demo has one node, not {}", answer.nodes.len());
         Ok(answer.nodes.pop())
     }
 
     /// How often somebody else's change to a virtual cluster was mended.
     pub(super) fn mended(&self, virtual_cluster: &str) -> Result<u64> {
         let node = self.node()?.context("the node has not reported")?;
-        let standing = node
-            .virtual_clusters
-            .iter()
-            .find(|found| found.virtual_cluster == virtual_cluster);
+        let standing =
+            node.virtual_clusters.iter().find(|found| found.virtual_cluster == virtual_cluster);
         Ok(standing.map_or(0, |standing| standing.mended))
     }
 
@@ -226,12 +220,8 @@ impl Operator {
             output.status,
             String::from_utf8_lossy(&output.stderr).trim()
         );
-        let said = || {
-            format!(
-                "bulkheadctl {what} said {}",
-                String::from_utf8_lossy(&output.stdout)
-            )
-        };
+        let said =
+            || format!("bulkheadctl {what} said {}", String::from_utf8_lossy(&output.stdout));
         serde_json::from_slice(&output.stdout).with_context(said)
     }
 }

@@ -98,9 +98,7 @@ impl Daemon {
     pub(super) fn kill(mut self, patience: Duration) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
         let status = wait(&mut self.child, patience);
-        status
-            .with_context(|| format!("wait for the killed {}", self.name))
-            .map(drop)
+        status.with_context(|| format!("wait for the killed {}", self.name)).map(drop)
     }
 
     /// Asks it to end, and returns how it did.

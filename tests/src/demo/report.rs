@@ -66,13 +66,7 @@ impl Report {
     /// The report of these checks.
     pub fn new(on: String, checks: Vec<Outcome>, left_out: Vec<String>) -> Self {
         let ok = !checks.is_empty() && checks.iter().all(|check| check.ok);
-        Self {
-            ok,
-            on,
-            checks,
-            left_out,
-            sabotage: None,
-        }
+        Self { ok, on, checks, left_out, sabotage: None }
     }
 
     /// For people.
@@ -118,11 +112,7 @@ impl SabotageOutcome {
     pub fn lines(&self) -> String {
         let mark = if self.ok { "ok " } else { "BAD" };
         let names: Vec<&str> = self.red.iter().map(|check| check.name.as_str()).collect();
-        let red = if names.is_empty() {
-            "nothing".to_owned()
-        } else {
-            names.join(", ")
-        };
+        let red = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
         let mut text = format!(
             "{mark}  {}: must turn {} red; of {} checks turned red: {red}",
             self.name, self.expected, self.ran
@@ -192,10 +182,7 @@ mod tests {
         assert_eq!(json["on"], "host");
         assert_eq!(json["checks"][0]["expected"], "1");
         assert_eq!(json["checks"][0]["seen"], "2");
-        assert_eq!(
-            serde_json::from_value::<Report>(json).expect("deserializes"),
-            report
-        );
+        assert_eq!(serde_json::from_value::<Report>(json).expect("deserializes"), report);
     }
 
     #[test]

@@ -25,12 +25,8 @@ pub struct Options {
 }
 
 /// Checks that stand beside a sabotaged one in [`sabotages`], to stay green: quick ones.
-const CONTROLS: [&str; 4] = [
-    "starts-inside",
-    "same-cluster-flows",
-    "connect-refused",
-    "nothing-left",
-];
+const CONTROLS: [&str; 4] =
+    ["starts-inside", "same-cluster-flows", "connect-refused", "nothing-left"];
 
 /// Runs every check that this machine can show, with one thing broken or none.
 pub fn demo(options: &Options, sabotage: Option<Sabotage>) -> Result<Report> {
@@ -72,11 +68,7 @@ fn run(options: &Options, sabotage: Option<Sabotage>, chosen: &[Check]) -> Resul
         let began = Instant::now();
         let (seen, ok) = look(check, &mut world);
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        eprintln!(
-            "  {} {} ({milliseconds} ms)",
-            if ok { "ok " } else { "RED" },
-            check.name
-        );
+        eprintln!("  {} {} ({milliseconds} ms)", if ok { "ok " } else { "RED" }, check.name);
         outcomes.push(Outcome {
             name: check.name.to_owned(),
             expected: check.expected.to_owned(),
@@ -110,9 +102,5 @@ fn look(check: &Check, world: &mut Option<World>) -> (String, bool) {
 
 fn on(options: &Options) -> Result<String> {
     let kernel = uname().context("uname")?;
-    Ok(format!(
-        "{} (kernel {})",
-        options.on,
-        kernel.release().to_string_lossy()
-    ))
+    Ok(format!("{} (kernel {})", options.on, kernel.release().to_string_lossy()))
 }

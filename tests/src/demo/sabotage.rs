@@ -106,16 +106,10 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_are_read_back() {
-        let names: BTreeSet<&str> = Sabotage::ALL
-            .iter()
-            .map(|sabotage| sabotage.name())
-            .collect();
+        let names: BTreeSet<&str> = Sabotage::ALL.iter().map(|sabotage| sabotage.name()).collect();
         assert_eq!(names.len(), Sabotage::ALL.len());
         for sabotage in Sabotage::ALL {
-            assert_eq!(
-                sabotage.name().parse::<Sabotage>().expect("is known"),
-                *sabotage
-            );
+            assert_eq!(sabotage.name().parse::<Sabotage>().expect("is known"), *sabotage);
         }
         assert!("nonsense".parse::<Sabotage>().is_err());
     }

@@ -22,11 +22,7 @@ pub(super) fn until<T>(
             return Ok(found);
         }
         if began.elapsed() >= patience {
-            let note = if note.is_empty() {
-                note
-            } else {
-                format!(" ({note})")
-            };
+            let note = if note.is_empty() { note } else { format!(" ({note})") };
             bail!("{what}: not within {} s{note}", patience.as_secs());
         }
         thread::sleep(TICK);

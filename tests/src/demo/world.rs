@@ -24,6 +24,10 @@ use super::sabotage::Sabotage;
 use super::{PREFIX, wait};
 use crate::sandbox::cgroup2_mount;
 
+/// What is broken on purpose is waited for this much shorter: still several times as long as it
+/// takes where it is not broken.
+const BROKEN_SHARE: u32 = 6;
+
 /// Which half of the demo.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Only {
@@ -57,10 +61,7 @@ impl World {
     ///
     /// The calling thread, which must be the only one, gets mounts of its own.
     pub(super) fn new(options: &Options, sabotage: Option<Sabotage>) -> Result<Self> {
-        ensure!(
-            geteuid().is_root(),
-            "the demo makes cgroups and namespaces: run it as root"
-        );
+        ensure!(geteuid().is_root(), "the demo makes cgroups and namespaces: run it as root");
         let programs = Programs::find(&options.programs)?;
         let home = Home::create()?;
         let operator = Operator {
@@ -97,11 +98,7 @@ impl World {
 
     /// How long to wait in the check that `sabotage` turns red: what it broke never comes.
     pub(super) fn patience_unless(&self, sabotage: Sabotage) -> Duration {
-        if self.broken(sabotage) {
-            self.patience / 4
-        } else {
-            self.patience
-        }
+        if self.broken(sabotage) { self.patience / BROKEN_SHARE } else { self.patience }
     }
 
     /// Whether this is to be broken.
@@ -134,9 +131,7 @@ impl World {
         let mut command = self.command("bulkhead-controller");
         command.arg("--config").arg(self.objects.dir());
         command.arg("--data-dir").arg(self.controller_data());
-        command
-            .arg("--agents-listen")
-            .arg(unix(&self.home.0.join("agents.sock")));
+        command.arg("--agents-listen").arg(unix(&self.home.0.join("agents.sock")));
         command.arg("--operators-listen").arg(&self.operator.server);
         self.controller = Some(Daemon::start("bulkhead-controller", command, &self.home.0)?);
         Ok(())
@@ -147,21 +142,10 @@ impl World {
         // What the controller remembers of an agent before this one says nothing.
         let since = jiff::Timestamp::now();
         let mut command = self.agent_command();
-        command.arg("run").args([
-            "--node",
-            "demo",
-            "--sample-interval",
-            "1s",
-            "--window",
-            "1s",
-        ]);
-        command
-            .arg("--controller")
-            .arg(unix(&self.home.0.join("agents.sock")));
+        command.arg("run").args(["--node", "demo", "--sample-interval", "1s", "--window", "1s"]);
+        command.arg("--controller").arg(unix(&self.home.0.join("agents.sock")));
         command.arg("--state-dir").arg(self.home.0.join("state"));
-        command
-            .arg("--bpf-object")
-            .arg(self.programs.path("bulkhead.bpf.o"));
+        command.arg("--bpf-object").arg(self.programs.path("bulkhead.bpf.o"));
         self.agent = Some(Daemon::start("bulkhead-agent", command, &self.home.0)?);
         self.wait_until_applied(since)?;
         self.footprint.add(&self.pins())
@@ -171,44 +155,34 @@ impl World {
     pub(super) fn wait_until_applied(&mut self, since: jiff::Timestamp) -> Result<()> {
         let (operator, patience) = (self.operator.clone(), self.patience);
         let (agent, controller) = (&mut self.agent, &mut self.controller);
-        wait::until(
-            "the agent has applied what the controller wants",
-            patience,
-            |note| {
-                for daemon in [&mut *agent, &mut *controller].into_iter().flatten() {
-                    daemon.check()?;
+        wait::until("the agent has applied what the controller wants", patience, |note| {
+            for daemon in [&mut *agent, &mut *controller].into_iter().flatten() {
+                daemon.check()?;
+            }
+            // Until the controller listens, asking it fails.
+            let node = match operator.node() {
+                Ok(Some(node)) => node,
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    *note = format!("{error:#}");
+                    return Ok(None);
                 }
-                // Until the controller listens, asking it fails.
-                let node = match operator.node() {
-                    Ok(Some(node)) => node,
-                    Ok(None) => return Ok(None),
-                    Err(error) => {
-                        *note = format!("{error:#}");
-                        return Ok(None);
-                    }
-                };
-                *note = format!("{node:?}");
-                let stands = |state: &str| state == "Applied" || state == "Degraded";
-                let applied = node.connection == "Connected"
-                    && node.last_seen.is_some_and(|seen| seen > since)
-                    && node.wanted_generation > 0
-                    && node.applied_generation == node.wanted_generation
-                    && node.virtual_clusters.len() == 3
-                    && node
-                        .virtual_clusters
-                        .iter()
-                        .all(|standing| stands(&standing.state));
-                Ok(applied.then_some(()))
-            },
-        )
+            };
+            *note = format!("{node:?}");
+            let stands = |state: &str| state == "Applied" || state == "Degraded";
+            let applied = node.connection == "Connected"
+                && node.last_seen.is_some_and(|seen| seen > since)
+                && node.wanted_generation > 0
+                && node.applied_generation == node.wanted_generation
+                && node.virtual_clusters.len() == 3
+                && node.virtual_clusters.iter().all(|standing| stands(&standing.state));
+            Ok(applied.then_some(()))
+        })
     }
 
     /// Runs a line of `bh-traffic` to its end in the process that lives in `host` all the time.
     pub(super) fn say(&mut self, host: Host, line: &str) -> Result<Value> {
-        let session = self
-            .sessions
-            .get_mut(&host)
-            .context("the session has ended")?;
+        let session = self.sessions.get_mut(&host).context("the session has ended")?;
         session.ask(line)
     }
 
@@ -216,12 +190,8 @@ impl World {
     pub(super) fn start(&self, host: Host, program: &str, line: &str) -> Result<Speaker> {
         let mut command = self.exec(host.virtual_cluster());
         let namespace = self.network.host(host).path();
-        command
-            .arg("nsenter")
-            .arg(format!("--net={}", namespace.display()));
-        command
-            .arg(self.programs.path(program))
-            .args(line.split_whitespace());
+        command.arg("nsenter").arg(format!("--net={}", namespace.display()));
+        command.arg(self.programs.path(program)).args(line.split_whitespace());
         let what = format!("{program} {line} in {}", host.name());
         Speaker::start(command, what, self.patience)
     }
@@ -262,10 +232,7 @@ impl World {
 
     /// Ends both daemons: whose, whether well, and with which status.
     pub(super) fn end_daemons(&mut self) -> Result<Vec<(&'static str, bool, ExitStatus)>> {
-        let daemons = [
-            ("agent", self.agent.take()),
-            ("controller", self.controller.take()),
-        ];
+        let daemons = [("agent", self.agent.take()), ("controller", self.controller.take())];
         let end = |(name, daemon): (&'static str, Option<Daemon>)| {
             let status = daemon.with_context(|| format!("the {name} does not run"))?;
             let status = status.end(self.patience)?;
@@ -300,14 +267,8 @@ impl Home {
             .context("keep our mounts to ourselves")?;
         let bpffs = home.bpffs();
         fs::create_dir(&bpffs).with_context(|| format!("create {}", bpffs.display()))?;
-        mount(
-            Some("bpf"),
-            &bpffs,
-            Some("bpf"),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .with_context(|| format!("mount a BPF file system at {}", bpffs.display()))?;
+        mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("mount a BPF file system at {}", bpffs.display()))?;
         Ok(home)
     }
 
@@ -331,9 +292,7 @@ struct CgroupRoot(PathBuf);
 
 impl CgroupRoot {
     fn choose() -> Result<Self> {
-        Ok(Self(
-            cgroup2_mount()?.join(format!("{PREFIX}{}", std::process::id())),
-        ))
+        Ok(Self(cgroup2_mount()?.join(format!("{PREFIX}{}", std::process::id()))))
     }
 
     /// Kills what runs below it.

@@ -25,14 +25,12 @@ const BUILD_TIMEOUT: Duration = Duration::from_mins(25);
 /// Runs `cargo build` with these arguments.
 pub(crate) fn build(what: &str, arguments: &[&str], log: &Path) -> Result<Artifacts> {
     let messages = log.with_extension("json");
-    let cargo = Cmd::new("cargo", "build what runs")
-        .arg("build")
-        .args(arguments)
-        .args(["--locked", "--message-format", "json-render-diagnostics"]);
-    let output = Output {
-        stdout: &messages,
-        stderr: log,
-    };
+    let cargo = Cmd::new("cargo", "build what runs").arg("build").args(arguments).args([
+        "--locked",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    let output = Output { stdout: &messages, stderr: log };
     stage::run(what, cargo, BUILD_TIMEOUT, output)?.success()?;
     let text = std::fs::read_to_string(&messages).context("read what cargo says it has built")?;
     Ok(parse(&text))
@@ -58,17 +56,13 @@ fn parse(messages: &str) -> Artifacts {
         let tests = message["profile"]["test"] == true;
         let manifest = message["manifest_path"].as_str().unwrap_or_default();
         if is_kind("bin") && !tests {
-            artifacts
-                .programs
-                .insert(name.to_owned(), executable.into());
+            artifacts.programs.insert(name.to_owned(), executable.into());
         } else if is_kind("test")
             && tests
             && name.starts_with("kernel_")
             && manifest.ends_with("/tests/Cargo.toml")
         {
-            artifacts
-                .kernel_tests
-                .insert(name.to_owned(), executable.into());
+            artifacts.kernel_tests.insert(name.to_owned(), executable.into());
         }
     }
     artifacts
@@ -99,10 +93,7 @@ mod tests {
             "not JSON".to_owned(),
         ];
         let artifacts = parse(&messages.join("\n"));
-        assert_eq!(
-            artifacts.programs,
-            BTreeMap::from([("agent".into(), "/t/agent".into())])
-        );
+        assert_eq!(artifacts.programs, BTreeMap::from([("agent".into(), "/t/agent".into())]));
         let tests = BTreeMap::from([("kernel_bpf".into(), "/t/deps/kernel-2".into())]);
         assert_eq!(artifacts.kernel_tests, tests);
     }

@@ -64,16 +64,14 @@ pub(crate) fn choose(choice: Choice, network_only: bool) -> Result<(Place, Strin
 fn decide(choice: Choice, network_only: bool, lacks: Option<String>) -> (Place, String) {
     match (choice, lacks) {
         (Choice::Vm, _) => (Place::Vm, "asked for (--on vm)".to_owned()),
-        (Choice::Host, Some(lacks)) => (
-            Place::Host,
-            format!("asked for (--on host); limits are left out, {lacks}"),
-        ),
+        (Choice::Host, Some(lacks)) => {
+            (Place::Host, format!("asked for (--on host); limits are left out, {lacks}"))
+        }
         (Choice::Host, None) => (Place::Host, "asked for (--on host)".to_owned()),
         (Choice::Auto, Some(lacks)) if !network_only => (Place::Vm, lacks),
-        (Choice::Auto, Some(_)) => (
-            Place::Host,
-            "the network half needs no controllers".to_owned(),
-        ),
+        (Choice::Auto, Some(_)) => {
+            (Place::Host, "the network half needs no controllers".to_owned())
+        }
         (Choice::Auto, None) => {
             let all = CONTROLLERS.join(", ");
             (Place::Host, format!("it has cgroup v2 with {all}"))
@@ -94,18 +92,13 @@ pub(crate) fn lacking() -> Result<Option<String>> {
 
 /// Where cgroup v2 is mounted.
 fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
-    let line = mountinfo
-        .lines()
-        .find(|line| line.contains(" - cgroup2 "))?;
+    let line = mountinfo.lines().find(|line| line.contains(" - cgroup2 "))?;
     line.split(' ').nth(4).map(PathBuf::from)
 }
 
 fn missing(controllers: &str) -> Option<String> {
     let there: Vec<&str> = controllers.split_whitespace().collect();
-    let missing: Vec<&str> = CONTROLLERS
-        .into_iter()
-        .filter(|name| !there.contains(name))
-        .collect();
+    let missing: Vec<&str> = CONTROLLERS.into_iter().filter(|name| !there.contains(name)).collect();
     (!missing.is_empty()).then(|| {
         format!(
             "this machine's cgroup v2 lacks {} (cgroup v1 has them, or nobody)",
@@ -122,10 +115,7 @@ mod tests {
     fn the_host_is_chosen_where_it_can_show_everything() {
         let lacks = || Some("no cpu".to_owned());
         assert_eq!(decide(Choice::Auto, false, None).0, Place::Host);
-        assert_eq!(
-            decide(Choice::Auto, false, lacks()),
-            (Place::Vm, "no cpu".to_owned())
-        );
+        assert_eq!(decide(Choice::Auto, false, lacks()), (Place::Vm, "no cpu".to_owned()));
         assert_eq!(decide(Choice::Auto, true, lacks()).0, Place::Host);
         assert_eq!(decide(Choice::Vm, false, None).0, Place::Vm);
         let (place, why) = decide(Choice::Host, false, lacks());
@@ -139,17 +129,10 @@ mod tests {
                       31 24 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let mount = PathBuf::from("/sys/fs/cgroup/unified");
         assert_eq!(cgroup2_mount(hybrid), Some(mount));
-        assert_eq!(
-            cgroup2_mount("31 24 0:27 / /proc rw - proc proc rw\n"),
-            None
-        );
+        assert_eq!(cgroup2_mount("31 24 0:27 / /proc rw - proc proc rw\n"), None);
         assert_eq!(missing("cpuset cpu io memory hugetlb pids\n"), None);
         let lacks = missing("hugetlb\n").expect("lacks all");
         assert!(lacks.contains("cpu, memory, io, pids"), "{lacks}");
-        assert!(
-            missing("cpu io pids cpuset")
-                .expect("lacks memory")
-                .contains("lacks memory")
-        );
+        assert!(missing("cpu io pids cpuset").expect("lacks memory").contains("lacks memory"));
     }
 }

@@ -11,26 +11,15 @@ use crate::build_ebpf;
 use crate::command::{Cmd, find};
 
 /// What the demo runs.
-pub(crate) const PROGRAMS: [&str; 6] = [
-    "bulkhead-agent",
-    "bulkhead-controller",
-    "bulkheadctl",
-    "bh-traffic",
-    "bh-load",
-    "bh-demo",
-];
+pub(crate) const PROGRAMS: [&str; 6] =
+    ["bulkhead-agent", "bulkhead-controller", "bulkheadctl", "bh-traffic", "bh-load", "bh-demo"];
 
 /// Built programs.
 pub(crate) struct Programs(BTreeMap<&'static str, PathBuf>);
 
 /// Builds the programs of the demo, and no tests.
 pub(crate) fn build(log: &Path) -> Result<Programs> {
-    let packages = [
-        "bulkhead-agent",
-        "bulkhead-controller",
-        "bulkheadctl",
-        "bulkhead-tests",
-    ];
+    let packages = ["bulkhead-agent", "bulkhead-controller", "bulkheadctl", "bulkhead-tests"];
     let mut arguments = vec!["--bins"];
     arguments.extend(packages.iter().flat_map(|package| ["--package", package]));
     Programs::of(&artifacts::build("Building the programs", &arguments, log)?)
@@ -39,15 +28,7 @@ pub(crate) fn build(log: &Path) -> Result<Programs> {
 /// Shows what can be broken.
 pub(crate) fn list_sabotages() -> Result<()> {
     Cmd::new("cargo", "list what can be broken")
-        .args([
-            "run",
-            "--quiet",
-            "--locked",
-            "--package",
-            "bulkhead-tests",
-            "--bin",
-            "bh-demo",
-        ])
+        .args(["run", "--quiet", "--locked", "--package", "bulkhead-tests", "--bin", "bh-demo"])
         .args(["--", "--sabotage", "list"])
         .show()
 }
@@ -83,12 +64,8 @@ impl Programs {
 /// nothing can strip it.
 pub(crate) fn install(from: &Path, to: &Path) -> Result<()> {
     if find("strip").is_some() {
-        let strip = Cmd::new("strip", "make a program smaller")
-            .arg("--strip-debug")
-            .arg("-o");
+        let strip = Cmd::new("strip", "make a program smaller").arg("--strip-debug").arg("-o");
         return strip.arg(to).arg(from).read().map(drop);
     }
-    fs::copy(from, to)
-        .map(drop)
-        .with_context(|| format!("copy {}", from.display()))
+    fs::copy(from, to).map(drop).with_context(|| format!("copy {}", from.display()))
 }

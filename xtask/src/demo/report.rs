@@ -37,10 +37,7 @@ impl Report {
                 bad.push((name, seen(part)));
             }
         }
-        let on = value["on"]
-            .as_str()
-            .context("it does not say where it ran")?
-            .to_owned();
+        let on = value["on"].as_str().context("it does not say where it ran")?.to_owned();
         let ok = value["ok"].as_bool().context("it has no verdict")?;
         Ok(Self { on, good, bad, ok })
     }
@@ -52,11 +49,7 @@ impl Report {
         }
         let names: Vec<&str> = self.bad.iter().map(|(name, _)| name.as_str()).collect();
         let all = self.good.len() + self.bad.len();
-        bail!(
-            "{} of {all} checks are red: {}",
-            self.bad.len(),
-            names.join(", ")
-        )
+        bail!("{} of {all} checks are red: {}", self.bad.len(), names.join(", "))
     }
 }
 
@@ -71,10 +64,7 @@ fn seen(part: &Value) -> String {
         .map(|check| format!("{} ({})", text(&check["name"]), text(&check["seen"])))
         .collect();
     let expected = text(&part["expected"]);
-    format!(
-        "turned red: {}; must be {expected} alone, of several",
-        names.join("; ")
-    )
+    format!("turned red: {}; must be {expected} alone, of several", names.join("; "))
 }
 
 fn text(value: &Value) -> &str {
@@ -93,11 +83,7 @@ mod tests {
     fn a_report_is_good_only_with_good_checks() {
         let good = parse(r#"{"ok":true,"on":"vm","checks":[{"name":"a","seen":"1","ok":true}]}"#);
         assert!(good.verdict().is_ok());
-        assert!(
-            parse(r#"{"ok":true,"on":"vm","checks":[]}"#)
-                .verdict()
-                .is_err()
-        );
+        assert!(parse(r#"{"ok":true,"on":"vm","checks":[]}"#).verdict().is_err());
         let lies = r#"{"ok":true,"on":"vm","checks":[{"name":"a","seen":"1","ok":false}]}"#;
         let error = parse(lies).verdict().expect_err("a is red").to_string();
         assert_eq!(error, "1 of 1 checks are red: a");
@@ -110,9 +96,6 @@ mod tests {
         let text = r#"{"ok":false,"on":"vm","sabotages":[
             {"name":"s","expected":"a","ok":false,"red":[{"name":"b","seen":"7"}]}]}"#;
         let report = parse(text);
-        assert_eq!(
-            report.bad[0].1,
-            "turned red: b (7); must be a alone, of several"
-        );
+        assert_eq!(report.bad[0].1, "turned red: b (7); must be a alone, of several");
     }
 }

@@ -19,4 +19,4 @@ for names in names/*; do
 done
 stage demo 600 ./bh-demo --on vm --patience @PATIENCE@ --report /results/demo.json
 stage sabotages 1200 ./bh-demo --on vm --patience @PATIENCE@ --report /results/sabotages.json \
-	--all-sabotages
+	--only limits --all-sabotages

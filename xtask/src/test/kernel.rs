@@ -37,13 +37,7 @@ impl KernelTests {
         for (target, path) in &artifacts.kernel_tests {
             let list = Cmd::new(path, "list its tests").args(["--list", "--format", "terse"]);
             let tests = libtest::names(&list.read()?).into_iter().collect();
-            programs.insert(
-                target.clone(),
-                Program {
-                    path: path.clone(),
-                    tests,
-                },
-            );
+            programs.insert(target.clone(), Program { path: path.clone(), tests });
         }
         ensure!(!programs.is_empty(), "cargo has built no kernel tests");
         Ok(Self(programs))
@@ -65,12 +59,8 @@ impl KernelTests {
     ) -> impl Iterator<Item = (&'a str, &'a Path, Vec<&'a str>)> {
         self.0.iter().filter_map(move |(target, program)| {
             let is_wanted = |test: &&String| wanted.contains(&format!("{target}::{test}"));
-            let tests: Vec<&str> = program
-                .tests
-                .iter()
-                .filter(is_wanted)
-                .map(String::as_str)
-                .collect();
+            let tests: Vec<&str> =
+                program.tests.iter().filter(is_wanted).map(String::as_str).collect();
             (!tests.is_empty()).then_some((target.as_str(), program.path.as_path(), tests))
         })
     }
@@ -79,10 +69,7 @@ impl KernelTests {
     pub(super) fn run_here(&self, wanted: &BTreeSet<Name>, logs: &Path) -> Result<Tally> {
         let mut verdicts = BTreeMap::new();
         for (target, path, tests) in self.work(wanted) {
-            let object = format!(
-                "BULKHEAD_BPF_OBJECT={}",
-                build_ebpf::object_path().display()
-            );
+            let object = format!("BULKHEAD_BPF_OBJECT={}", build_ebpf::object_path().display());
             // sudo would keep the variable from it.
             let cmd = Cmd::privileged("env", "run tests that need a kernel")?
                 .arg(object)
@@ -96,10 +83,7 @@ impl KernelTests {
             verdicts.extend(read(target, &log)?);
         }
         let (passed, problems) = must_run::judge(wanted, &self.names(), &verdicts);
-        Ok(Tally {
-            passed,
-            problems: problems.iter().map(ToString::to_string).collect(),
-        })
+        Ok(Tally { passed, problems: problems.iter().map(ToString::to_string).collect() })
     }
 }
 

@@ -15,10 +15,7 @@ pub(crate) enum Verdict {
 
 /// Names in the output of `--list --format terse`.
 pub(crate) fn names(list: &str) -> Vec<String> {
-    list.lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-        .map(str::to_owned)
-        .collect()
+    list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
 }
 
 /// Verdicts in the output of `--format pretty --test-threads=1`. A test that has begun and has
@@ -64,10 +61,7 @@ fn verdict(rest: &str) -> Option<Verdict> {
 /// How many passed, failed and were ignored, by all lines `test result: …`.
 pub(crate) fn totals(output: &str) -> [usize; 3] {
     let mut totals = [0; 3];
-    for line in output
-        .lines()
-        .filter(|line| line.starts_with("test result:"))
-    {
+    for line in output.lines().filter(|line| line.starts_with("test result:")) {
         for (total, what) in totals.iter_mut().zip([" passed", " failed", " ignored"]) {
             *total += number_before(line, what);
         }
@@ -78,10 +72,7 @@ pub(crate) fn totals(output: &str) -> [usize; 3] {
 /// How many passed and failed, by nextest's line `Summary [ 1.2s] 9 tests run: 8 passed, …`;
 /// tests that it had to end count as failed. `None`: it did not come so far.
 pub(crate) fn nextest_totals(output: &str) -> Option<[usize; 2]> {
-    let line = output
-        .lines()
-        .rev()
-        .find(|line| line.trim_start().starts_with("Summary ["))?;
+    let line = output.lines().rev().find(|line| line.trim_start().starts_with("Summary ["))?;
     let run = number_before(line, " test run:").max(number_before(line, " tests run:"));
     let passed = number_before(line, " passed");
     Some([passed, run.saturating_sub(passed)])
@@ -92,10 +83,7 @@ fn number_before(line: &str, words: &str) -> usize {
     let Some((before, _)) = line.split_once(words) else {
         return 0;
     };
-    let digits = before
-        .rsplit(|c: char| !c.is_ascii_digit())
-        .next()
-        .unwrap_or_default();
+    let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
     digits.parse().unwrap_or(0)
 }
 

@@ -27,36 +27,21 @@ pub(crate) struct Lists {
 impl Lists {
     /// Reads them.
     pub(crate) fn read() -> Result<Self> {
-        Ok(Self {
-            host: read("host")?,
-            hybrid: read("host-hybrid")?,
-            vm: read("vm")?,
-        })
+        Ok(Self { host: read("host")?, hybrid: read("host-hybrid")?, vm: read("vm")? })
     }
 
     /// What must run on this host.
     pub(crate) fn on_host(&self, hybrid: bool) -> BTreeSet<Name> {
         let besides = if hybrid { Some(&self.hybrid) } else { None };
-        self.host
-            .iter()
-            .chain(besides.into_iter().flatten())
-            .cloned()
-            .collect()
+        self.host.iter().chain(besides.into_iter().flatten()).cloned().collect()
     }
 
     /// Tests that are there and that no list names.
     pub(crate) fn unlisted(&self, there: &BTreeSet<Name>) -> Vec<Problem> {
         let listed = |name: &&Name| {
-            [&self.host, &self.hybrid, &self.vm]
-                .iter()
-                .any(|list| list.contains(*name))
+            [&self.host, &self.hybrid, &self.vm].iter().any(|list| list.contains(*name))
         };
-        there
-            .iter()
-            .filter(|name| !listed(name))
-            .cloned()
-            .map(Problem::Unlisted)
-            .collect()
+        there.iter().filter(|name| !listed(name)).cloned().map(Problem::Unlisted).collect()
     }
 }
 
@@ -67,9 +52,7 @@ fn read(kind: &str) -> Result<BTreeSet<Name>> {
 }
 
 fn path(kind: &str) -> PathBuf {
-    paths::root()
-        .join("tests/must-run")
-        .join(format!("{kind}.txt"))
+    paths::root().join("tests/must-run").join(format!("{kind}.txt"))
 }
 
 /// One name a line; `#` begins a comment.
@@ -113,10 +96,7 @@ impl fmt::Display for Problem {
             }
             Self::DidNotRun(name) => write!(f, "{name} must run, and did not"),
             Self::Unlisted(name) => {
-                write!(
-                    f,
-                    "{name} is in no list: add it to tests/must-run, where it must run"
-                )
+                write!(f, "{name} is in no list: add it to tests/must-run, where it must run")
             }
         }
     }
@@ -152,14 +132,8 @@ mod tests {
     fn whatever_is_not_a_pass_is_a_problem() {
         let wanted = set(&["a", "b", "c", "d", "e"]);
         let there = set(&["a", "b", "d", "e", "f"]);
-        let verdicts = [
-            ("a", Verdict::Passed),
-            ("b", Verdict::Failed),
-            ("d", Verdict::Ignored),
-        ];
-        let verdicts = verdicts
-            .map(|(name, verdict)| (name.to_owned(), verdict))
-            .into();
+        let verdicts = [("a", Verdict::Passed), ("b", Verdict::Failed), ("d", Verdict::Ignored)];
+        let verdicts = verdicts.map(|(name, verdict)| (name.to_owned(), verdict)).into();
         let (passed, problems) = judge(&wanted, &there, &verdicts);
         assert_eq!(passed, 1);
         let expected = [
@@ -173,11 +147,7 @@ mod tests {
 
     #[test]
     fn a_test_that_no_list_names_is_a_problem() {
-        let lists = Lists {
-            host: set(&["a"]),
-            hybrid: set(&["b"]),
-            vm: set(&["c"]),
-        };
+        let lists = Lists { host: set(&["a"]), hybrid: set(&["b"]), vm: set(&["c"]) };
         let problems = lists.unlisted(&set(&["a", "b", "c", "d"]));
         assert_eq!(problems, [Problem::Unlisted("d".into())]);
         assert_eq!(lists.on_host(false), set(&["a"]));

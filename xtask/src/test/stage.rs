@@ -34,10 +34,7 @@ pub(crate) struct Output<'a> {
 impl<'a> Output<'a> {
     /// Both into one file, in the order in which they come.
     pub(crate) fn together(log: &'a Path) -> Self {
-        Self {
-            stdout: log,
-            stderr: log,
-        }
+        Self { stdout: log, stderr: log }
     }
 }
 
@@ -56,11 +53,7 @@ impl Finished {
 
     /// An error unless it ended well, with its last lines.
     pub(crate) fn success(self) -> Result<()> {
-        if self.is_success() {
-            Ok(())
-        } else {
-            bail!("{}\n{}", self.why, self.tail)
-        }
+        if self.is_success() { Ok(()) } else { bail!("{}\n{}", self.why, self.tail) }
     }
 
     /// How it ended, in words.
@@ -88,11 +81,7 @@ pub(crate) fn run(what: &str, cmd: Cmd, limit: Duration, output: Output<'_>) -> 
         Some(124 | 137) => format!("`{text}` was ended after {limit:?}; all of it: {log}"),
         _ => format!("`{text}` ended with {status}; all of it: {log}"),
     };
-    Ok(Finished {
-        status,
-        why,
-        tail: tail(output.stderr),
-    })
+    Ok(Finished { status, why, tail: tail(output.stderr) })
 }
 
 /// Through `timeout`, which ends it although we might have been ended before. In the foreground,
@@ -115,9 +104,7 @@ fn bounded(command: &Command, limit: Duration) -> Command {
 }
 
 fn watch(command: &mut Command, log: &Path, step: &Step) -> Result<ExitStatus> {
-    let mut child = command
-        .spawn()
-        .context("start `timeout` (Debian: coreutils)")?;
+    let mut child = command.spawn().context("start `timeout` (Debian: coreutils)")?;
     let mut shown = Instant::now();
     loop {
         if let Some(status) = child.try_wait().context("wait for it")? {
@@ -135,28 +122,18 @@ fn create(path: &Path) -> Result<File> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     }
-    let options = File::options()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .clone();
-    options
-        .open(path)
-        .with_context(|| format!("create {}", path.display()))
+    let options = File::options().create(true).write(true).truncate(true).clone();
+    options.open(path).with_context(|| format!("create {}", path.display()))
 }
 
 /// The last line of a file that may be long.
 fn last_line(path: &Path) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(1024)))
-        .ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(1024))).ok()?;
     let mut end = Vec::new();
     file.read_to_end(&mut end).ok()?;
-    String::from_utf8_lossy(&end)
-        .lines()
-        .next_back()
-        .map(str::to_owned)
+    String::from_utf8_lossy(&end).lines().next_back().map(str::to_owned)
 }
 
 fn tail(path: &Path) -> String {
@@ -183,20 +160,13 @@ mod tests {
         let (finished, log) = shell("echo out; echo err >&2; exit 3", Duration::from_mins(1));
         assert_eq!(log, "out\nerr\n");
         let error = finished.success().expect_err("3 is no success").to_string();
-        assert!(
-            error.contains("exit status: 3") && error.ends_with("out\nerr"),
-            "{error}"
-        );
+        assert!(error.contains("exit status: 3") && error.ends_with("out\nerr"), "{error}");
     }
 
     #[test]
     fn what_hangs_is_ended() {
         let (finished, _) = shell("sleep 60", Duration::from_secs(1));
         assert!(!finished.is_success());
-        assert!(
-            finished.told().contains("was ended after 1s"),
-            "{}",
-            finished.told()
-        );
+        assert!(finished.told().contains("was ended after 1s"), "{}", finished.told());
     }
 }

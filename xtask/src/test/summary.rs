@@ -25,13 +25,18 @@ struct Stage {
 }
 
 /// All stages.
-#[derive(Default)]
 pub(super) struct Summary {
+    began: Instant,
     stages: Vec<Stage>,
     left_out: Vec<(usize, String)>,
 }
 
 impl Summary {
+    /// Nothing has run yet.
+    pub(super) fn begin() -> Self {
+        Self { began: Instant::now(), stages: Vec::new(), left_out: Vec::new() }
+    }
+
     /// Runs a stage that has no tests; whether it went well.
     pub(super) fn step(&mut self, what: &str, work: impl FnOnce() -> Result<()>) -> bool {
         self.value(what, work).is_some()
@@ -44,15 +49,7 @@ impl Summary {
             Ok(value) => (Some(value), Vec::new()),
             Err(error) => (None, vec![format!("{what}: {error:#}")]),
         };
-        self.note(
-            what,
-            None,
-            Tally {
-                passed: 0,
-                problems,
-            },
-            began.elapsed(),
-        );
+        self.note(what, None, Tally { passed: 0, problems }, began.elapsed());
         value
     }
 
@@ -71,12 +68,7 @@ impl Summary {
         for problem in &tally.problems {
             eprintln!("  FAILED {problem}");
         }
-        let stage = Stage {
-            what: what.to_owned(),
-            on: on.map(str::to_owned),
-            tally,
-            took,
-        };
+        let stage = Stage { what: what.to_owned(), on: on.map(str::to_owned), tally, took };
         self.stages.push(stage);
     }
 
@@ -95,13 +87,7 @@ impl Summary {
     pub(super) fn table(&self) -> String {
         let mut text = String::from("\n  passed  failed      time\n");
         let mut kernels: BTreeMap<&str, usize> = BTreeMap::new();
-        for Stage {
-            what,
-            on,
-            tally,
-            took,
-        } in &self.stages
-        {
+        for Stage { what, on, tally, took } in &self.stages {
             let (passed, failed) = (tally.passed, tally.problems.len());
             let seconds = took.as_secs_f64();
             let _ = write!(text, "  {passed:>6}  {failed:>6}  {seconds:>6.1} s  {what}");
@@ -111,8 +97,7 @@ impl Summary {
             }
             text.push('\n');
         }
-        let all: Duration = self.stages.iter().map(|stage| stage.took).sum();
-        let _ = writeln!(text, "  {:>25.1} s  in all", all.as_secs_f64());
+        let _ = writeln!(text, "  {:>22.1} s  in all", self.began.elapsed().as_secs_f64());
         for (on, count) in kernels {
             let _ = writeln!(text, "{count} ran on {on}");
         }
@@ -137,11 +122,7 @@ impl Summary {
 
     fn totals(&self) -> [usize; 3] {
         let passed = self.stages.iter().map(|stage| stage.tally.passed).sum();
-        let failed = self
-            .stages
-            .iter()
-            .map(|stage| stage.tally.problems.len())
-            .sum();
+        let failed = self.stages.iter().map(|stage| stage.tally.problems.len()).sum();
         let skipped = self.left_out.iter().map(|(count, _)| count).sum();
         [passed, failed, skipped]
     }
@@ -157,18 +138,12 @@ mod tests {
     use super::*;
 
     fn tally(passed: usize, problems: &[&str]) -> Tally {
-        Tally {
-            passed,
-            problems: problems
-                .iter()
-                .map(|problem| (*problem).to_owned())
-                .collect(),
-        }
+        Tally { passed, problems: problems.iter().map(|problem| (*problem).to_owned()).collect() }
     }
 
     #[test]
     fn the_last_line_counts_everything() {
-        let mut summary = Summary::default();
+        let mut summary = Summary::begin();
         assert!(!summary.is_good(), "nothing ran");
         assert!(summary.step("setup", || Ok(())));
         summary.stage("a", "host (kernel 6)", || Ok(tally(3, &[])));
@@ -180,16 +155,13 @@ mod tests {
         assert_eq!(summary.last_line(), "5 passed, 1 failed, 4 skipped");
         assert!(!summary.is_good());
         let table = summary.table();
-        assert!(
-            table.contains("3 ran on host (kernel 6)\n3 ran on vm (kernel 5)"),
-            "{table}"
-        );
+        assert!(table.contains("3 ran on host (kernel 6)\n3 ran on vm (kernel 5)"), "{table}");
         assert!(table.contains("FAILED x failed"), "{table}");
     }
 
     #[test]
     fn a_stage_that_cannot_run_has_failed() {
-        let mut summary = Summary::default();
+        let mut summary = Summary::begin();
         summary.stage("a", "host", || Ok(tally(1, &[])));
         summary.stage("b", "host", || anyhow::bail!("no such tool"));
         assert!(!summary.step("c", || anyhow::bail!("no such file")));

@@ -8,6 +8,7 @@ use crate::address::AddressBlock;
 use crate::amount::{Amount, NanoCores, Pids};
 use crate::compile::tests::{compiled, node, snapshot, virtual_cluster};
 use crate::control::{Control, ControlValue, Max};
+use crate::desired::look_up;
 use crate::model;
 use crate::name::CgroupId;
 use crate::tenant::{NetworkMode, VirtualCluster};
@@ -162,8 +163,8 @@ fn mess(observed: &mut Observed, seed: u64) {
         observed.network.configured = false;
     }
     if seed & 4 != 0 {
-        let far = bulkhead_abi::FarEnd { virtual_cluster: 9, flags: 7 };
-        observed.network.addresses.insert(bulkhead_abi::Address([1; 16]), far);
+        let far = FarEnd { virtual_cluster: 9, flags: 7 };
+        observed.network.addresses.insert(Address([1; 16]), far);
         observed.network.prefixes.insert(Prefix::default(), far);
     }
     if seed & 8 != 0 {
@@ -244,16 +245,59 @@ proptest! {
     }
 
     #[test]
-    fn tables_never_hold_more_than_before_or_after(before in world(), after in world()) {
+    fn a_table_without_room_for_both_is_never_overfull(before in world(), after in world()) {
         let (mut observed, mut id) = (Observed::default(), 0);
         let first = compiled(snapshot(before), &node());
         carry_out(&plan(&first, &observed, Capacities::default()).unwrap(), &mut observed, &mut id);
         let second = compiled(snapshot(after), &node());
         let most = first.network.addresses.len().max(second.network.addresses.len());
-        for step in plan(&second, &observed, Capacities::default()).unwrap().steps {
+        let tight = Capacities { addresses: most, ..Capacities::default() };
+        for step in plan(&second, &observed, tight).unwrap().steps {
             id += 1;
             model::apply(&mut observed, &step, CgroupId(id), &all()).unwrap();
             prop_assert!(observed.network.addresses.len() <= most);
         }
     }
+
+    #[test]
+    fn an_address_that_is_known_before_and_after_is_never_outside_in_between(
+        before in world(),
+        after in world(),
+        host in 1u8..5,
+        number in 1u32..5,
+    ) {
+        let asked = format!("10.0.{number}.{host}").parse().unwrap();
+        let known = |network: &ObservedNetwork| {
+            let far = look_up(&network.addresses, &network.prefixes, asked);
+            far.is_some_and(|far| far.virtual_cluster != 0)
+        };
+        let (mut observed, mut id) = (Observed::default(), 0);
+        let first = compiled(snapshot(before), &node());
+        carry_out(&plan(&first, &observed, Capacities::default()).unwrap(), &mut observed, &mut id);
+        let second = compiled(snapshot(after), &node());
+        let mut at_the_end = observed.clone();
+        let plan = plan(&second, &observed, Capacities::default()).unwrap();
+        carry_out(&plan, &mut at_the_end, &mut id);
+        let always = known(&observed.network) && known(&at_the_end.network);
+        for step in &plan.steps {
+            id += 1;
+            model::apply(&mut observed, step, CgroupId(id), &all()).unwrap();
+            prop_assert!(!always || known(&observed.network), "after {step}");
+        }
+    }
+}
+
+#[test]
+fn virtual_clusters_that_swap_numbers_are_nobody_while_the_tables_change() {
+    let (mut observed, mut id) = (Observed::default(), 0);
+    carry_out(&plan(&two(), &observed, Capacities::default()).unwrap(), &mut observed, &mut id);
+    let swapped = vec![enforced("a", 2, &["10.0.0.1"]), enforced("b", 1, &["10.0.0.2"])];
+    let swapped = compiled(snapshot(swapped), &node());
+    let plan = plan(&swapped, &observed, Capacities::default()).unwrap();
+    let isolated = plan.steps.iter().rposition(|step| matches!(step, Step::Isolate { .. }));
+    let changed = position(&plan, |step| matches!(step, Step::PutAddresses(_)));
+    let members = position(&plan, |step| matches!(step, Step::SetMember { .. }));
+    assert!(isolated.unwrap() < changed && changed < members, "{plan:?}");
+    carry_out(&plan, &mut observed, &mut id);
+    is_as_wanted(&swapped, &observed).unwrap();
 }

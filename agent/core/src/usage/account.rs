@@ -171,6 +171,7 @@ mod tests {
             since_boot_nanoseconds: at,
             network_epoch: UnixNanos(77),
             virtual_clusters: BTreeMap::from([("a".parse().unwrap(), seen)]),
+            failed: BTreeMap::new(),
         }
     }
 

@@ -39,6 +39,12 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
         self.capacity
     }
 
+    /// The entry of a key, or, of a table of prefixes, of the longest that covers it.
+    pub fn get(&self, key: &K) -> Result<Option<V>, BpfError> {
+        let found = self.raw.lookup(key).map_err(BpfError::map("read", self.name))?;
+        Ok(found.and_then(|values| values.first().copied()))
+    }
+
     /// Every entry, in no order.
     pub fn read_all(&self) -> Result<Vec<(K, V)>, BpfError> {
         let (keys, values) = self.raw.read_all().map_err(BpfError::map("read", self.name))?;

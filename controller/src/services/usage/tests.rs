@@ -73,10 +73,7 @@ fn reports(lives: &[Life]) -> (Vec<Report>, Vec<Used>) {
                 continue;
             };
             total += used;
-            model.push(Used {
-                start: window * WINDOW,
-                amount: used,
-            });
+            model.push(Used { start: window * WINDOW, amount: used });
             let record = record(life.cluster, life.cgroup, epoch, window * WINDOW, total);
             reports.push((life.node, record));
         }
@@ -112,16 +109,7 @@ fn deliver(ledger: &Ledger, batches: &[Vec<Report>]) {
                 journal: format!("journal-{index}"),
                 boot: "boot".to_owned(),
             };
-            ledger
-                .merge(
-                    &stream,
-                    &Batch {
-                        sequence: 1,
-                        records,
-                    },
-                    NOW,
-                )
-                .unwrap();
+            ledger.merge(&stream, &Batch { sequence: 1, records }, NOW).unwrap();
         }
     }
 }
@@ -157,19 +145,8 @@ type Sums = [u64; 4];
 fn sums(row: &v1::UsageRow) -> Sums {
     let cpu = row.cpu.as_ref().unwrap();
     let coverage = cpu.coverage.as_ref().unwrap();
-    let denied = row
-        .network
-        .as_ref()
-        .unwrap()
-        .classes
-        .iter()
-        .map(|class| class.denied_bytes);
-    [
-        cpu.usage_nanoseconds,
-        denied.sum(),
-        coverage.covered_nanoseconds,
-        coverage.wanted_nanoseconds,
-    ]
+    let denied = row.network.as_ref().unwrap().classes.iter().map(|class| class.denied_bytes);
+    [cpu.usage_nanoseconds, denied.sum(), coverage.covered_nanoseconds, coverage.wanted_nanoseconds]
 }
 
 fn total<'a>(rows: impl IntoIterator<Item = &'a v1::UsageRow>) -> Sums {
@@ -186,10 +163,7 @@ fn by(rows: &[v1::UsageRow], key: impl Fn(&v1::UsageRow) -> String) -> BTreeMap<
     for row in rows {
         groups.entry(key(row)).or_default().push(row);
     }
-    groups
-        .into_iter()
-        .map(|(key, rows)| (key, total(rows)))
-        .collect()
+    groups.into_iter().map(|(key, rows)| (key, total(rows))).collect()
 }
 
 const BOTH: [GroupBy; 2] = [GroupBy::VirtualCluster, GroupBy::Node];
@@ -298,9 +272,8 @@ fn a_series_that_began_before_the_range_is_counted_from_the_range_on() {
 fn windows_of_other_lengths_may_overlap() {
     let (_dir, ledger) = ledger();
     let shorter = [(0, 10), (60, 15), (120, 20)];
-    let mut records: Vec<UsageRecord> = shorter
-        .map(|(start, total)| record(0, 1, 0, start, total))
-        .into();
+    let mut records: Vec<UsageRecord> =
+        shorter.map(|(start, total)| record(0, 1, 0, start, total)).into();
     for (start, total) in [(0, 25), (240, 50)] {
         let mut longer = record(0, 1, 0, start, total);
         longer.window.length_nanoseconds = 240;
@@ -308,15 +281,8 @@ fn windows_of_other_lengths_may_overlap() {
     }
     let reports: Vec<Report> = records.into_iter().map(|record| (0, record)).collect();
     deliver(&ledger, &[reports]);
-    let stepped = v1::QueryUsageRequest {
-        step: Some(time::duration(60)),
-        ..request(&[])
-    };
-    let used: Vec<u64> = ask(&ledger, stepped)
-        .iter()
-        .map(|row| sums(row)[0])
-        .take(5)
-        .collect();
+    let stepped = v1::QueryUsageRequest { step: Some(time::duration(60)), ..request(&[]) };
+    let used: Vec<u64> = ask(&ledger, stepped).iter().map(|row| sums(row)[0]).take(5).collect();
     assert_eq!(used, [25, 0, 0, 0, 25]);
 }
 
@@ -330,14 +296,7 @@ fn the_highest_numbers_are_kept_exactly() {
         (0, record)
     };
     let (low, high) = (i64::MAX.unsigned_abs(), u64::MAX - 1);
-    deliver(
-        &ledger,
-        &[
-            vec![report(0, low)],
-            vec![report(60, high)],
-            vec![report(60, low)],
-        ],
-    );
+    deliver(&ledger, &[vec![report(0, low)], vec![report(60, high)], vec![report(60, low)]]);
     let rows = ask(&ledger, request(&[]));
     assert_eq!(rows[0].cpu.as_ref().unwrap().usage_nanoseconds, high);
     assert_eq!(rows[0].memory.as_ref().unwrap().peak_bytes, high);
@@ -349,10 +308,7 @@ fn nothing_recorded_is_no_row() {
     let (_dir, ledger) = ledger();
     assert_eq!(ask(&ledger, request(&[])), []);
     deliver(&ledger, &[vec![(0, record(0, 1, 0, 120, 5))]]);
-    let before = v1::QueryUsageRequest {
-        end: Some(time::timestamp(100)),
-        ..request(&[])
-    };
+    let before = v1::QueryUsageRequest { end: Some(time::timestamp(100)), ..request(&[]) };
     assert_eq!(ask(&ledger, before), []);
 }
 
@@ -362,11 +318,7 @@ fn refused(ledger: &Ledger, request: &v1::QueryUsageRequest) -> (tonic::Code, St
         .map_err(|error| reason::question(&error))
         .and_then(|question| answer(ledger, &question, NOW))
         .expect_err("it has no answer");
-    let info = status
-        .get_error_details()
-        .error_info()
-        .cloned()
-        .expect("a reason");
+    let info = status.get_error_details().error_info().cloned().expect("a reason");
     assert_eq!(info.domain, "bulkhead.dev");
     (status.code(), info.reason)
 }
@@ -375,86 +327,37 @@ fn refused(ledger: &Ledger, request: &v1::QueryUsageRequest) -> (tonic::Code, St
 fn questions_without_an_answer_are_refused_with_a_reason() {
     use tonic::Code::{InvalidArgument, NotFound};
     let (_dir, ledger) = ledger();
-    deliver(
-        &ledger,
-        &[vec![(0, record(0, 1, 0, 0, 5)), (1, record(1, 1, 0, 0, 5))]],
-    );
+    deliver(&ledger, &[vec![(0, record(0, 1, 0, 0, 5)), (1, record(1, 1, 0, 0, 5))]]);
     let at = |at| Some(time::timestamp(at));
     let range = (InvalidArgument, "RANGE_INVALID".to_owned());
-    let negative = prost_types::Timestamp {
-        seconds: -1,
-        nanos: 0,
-    };
+    let negative = prost_types::Timestamp { seconds: -1, nanos: 0 };
     for request in [
+        v1::QueryUsageRequest { start: at(60), end: at(60), ..request(&[]) },
+        v1::QueryUsageRequest { start: at(NOW), ..request(&[]) },
+        v1::QueryUsageRequest { start: Some(negative), ..request(&[]) },
         v1::QueryUsageRequest {
-            start: at(60),
-            end: at(60),
-            ..request(&[])
-        },
-        v1::QueryUsageRequest {
-            start: at(NOW),
-            ..request(&[])
-        },
-        v1::QueryUsageRequest {
-            start: Some(negative),
-            ..request(&[])
-        },
-        v1::QueryUsageRequest {
-            step: Some(prost_types::Duration {
-                seconds: -1,
-                nanos: 0,
-            }),
+            step: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
             ..request(&[])
         },
     ] {
         assert_eq!(refused(&ledger, &request), range, "{request:?}");
     }
     let of = |name: &str| vec![name.to_owned()];
-    let unknown = v1::QueryUsageRequest {
-        virtual_clusters: of("team-9"),
-        ..request(&[])
-    };
-    assert_eq!(
-        refused(&ledger, &unknown),
-        (NotFound, "VIRTUAL_CLUSTER_UNKNOWN".to_owned())
-    );
-    let unknown = v1::QueryUsageRequest {
-        nodes: of("node-9"),
-        ..request(&[])
-    };
-    assert_eq!(
-        refused(&ledger, &unknown),
-        (NotFound, "NODE_UNKNOWN".to_owned())
-    );
-    let odd = v1::QueryUsageRequest {
-        nodes: of("x\"]"),
-        ..request(&[])
-    };
-    assert_eq!(
-        refused(&ledger, &odd),
-        (InvalidArgument, "NAME_INVALID".to_owned())
-    );
-    let odd = v1::QueryUsageRequest {
-        group_by: vec![9],
-        ..request(&[])
-    };
-    assert_eq!(
-        refused(&ledger, &odd),
-        (InvalidArgument, "GROUP_BY_INVALID".to_owned())
-    );
+    let unknown = v1::QueryUsageRequest { virtual_clusters: of("team-9"), ..request(&[]) };
+    assert_eq!(refused(&ledger, &unknown), (NotFound, "VIRTUAL_CLUSTER_UNKNOWN".to_owned()));
+    let unknown = v1::QueryUsageRequest { nodes: of("node-9"), ..request(&[]) };
+    assert_eq!(refused(&ledger, &unknown), (NotFound, "NODE_UNKNOWN".to_owned()));
+    let odd = v1::QueryUsageRequest { nodes: of("x\"]"), ..request(&[]) };
+    assert_eq!(refused(&ledger, &odd), (InvalidArgument, "NAME_INVALID".to_owned()));
+    let odd = v1::QueryUsageRequest { group_by: vec![9], ..request(&[]) };
+    assert_eq!(refused(&ledger, &odd), (InvalidArgument, "GROUP_BY_INVALID".to_owned()));
 }
 
 #[test]
 fn a_page_token_belongs_to_its_question() {
     let (_dir, ledger) = ledger();
-    deliver(
-        &ledger,
-        &[vec![(0, record(0, 1, 0, 0, 5)), (1, record(1, 1, 0, 0, 5))]],
-    );
-    let first = v1::QueryUsageRequest {
-        page_size: 1,
-        ..request(&[])
-    };
+    deliver(&ledger, &[vec![(0, record(0, 1, 0, 0, 5)), (1, record(1, 1, 0, 0, 5))]]);
+    let first = v1::QueryUsageRequest { page_size: 1, ..request(&[]) };
     let response = page(&ledger, &first);
     let second = v1::QueryUsageRequest {
         page_token: response.next_page_token.clone(),
@@ -466,19 +369,10 @@ fn a_page_token_belongs_to_its_question() {
     assert_eq!((rest.rows.len(), rest.next_page_token.as_str()), (1, ""));
     // The range is that of the first page, though it has no end and time goes on.
     assert_eq!(rest.rows[0].end, response.rows[0].end);
-    let refusal = (
-        tonic::Code::InvalidArgument,
-        "PAGE_TOKEN_INVALID".to_owned(),
-    );
-    let other = v1::QueryUsageRequest {
-        nodes: vec!["node-0".to_owned()],
-        ..second.clone()
-    };
+    let refusal = (tonic::Code::InvalidArgument, "PAGE_TOKEN_INVALID".to_owned());
+    let other = v1::QueryUsageRequest { nodes: vec!["node-0".to_owned()], ..second.clone() };
     assert_eq!(refused(&ledger, &other), refusal);
-    let garbage = v1::QueryUsageRequest {
-        page_token: "feed".to_owned(),
-        ..second
-    };
+    let garbage = v1::QueryUsageRequest { page_token: "feed".to_owned(), ..second };
     assert_eq!(refused(&ledger, &garbage), refusal);
 }
 
@@ -491,10 +385,7 @@ fn a_ledger_that_was_meddled_with_is_found_out() {
     let swap = "UPDATE record SET value = 350 - value WHERE series =
                 (SELECT id FROM series WHERE meter = 1)";
     assert_eq!(meddler.execute(swap, []).unwrap(), 2);
-    let stepped = v1::QueryUsageRequest {
-        step: Some(time::duration(60)),
-        ..request(&[])
-    };
+    let stepped = v1::QueryUsageRequest { step: Some(time::duration(60)), ..request(&[]) };
     let refusal = (tonic::Code::DataLoss, "LEDGER_INCONSISTENT".to_owned());
     assert_eq!(refused(&ledger, &stepped), refusal);
 }

@@ -34,10 +34,7 @@ struct Used {
 impl Used {
     fn now() -> Result<Self> {
         let usage = getrusage(UsageWho::RUSAGE_SELF).context("getrusage")?;
-        Ok(Self {
-            user: duration(usage.user_time()),
-            system: duration(usage.system_time()),
-        })
+        Ok(Self { user: duration(usage.user_time()), system: duration(usage.system_time()) })
     }
 
     fn total(self) -> Duration {

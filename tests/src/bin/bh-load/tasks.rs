@@ -52,9 +52,7 @@ pub(crate) fn bomb(args: &Bomb) -> Result<Value> {
             }
             Err(error) => {
                 refused += 1;
-                errno = error
-                    .raw_os_error()
-                    .map(|raw| format!("{:?}", Errno::from_raw(raw)));
+                errno = error.raw_os_error().map(|raw| format!("{:?}", Errno::from_raw(raw)));
                 thread::sleep(pause);
             }
         }

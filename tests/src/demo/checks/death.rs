@@ -38,26 +38,15 @@ pub(super) fn opens_nothing(world: &mut World) -> Result<Findings> {
     for address in [to.v4(), to.v6(), to.mapped()] {
         let line = format!("tcp-connect --to {} --timeout-ms 1500", at(address, TCP));
         let seen = world.say(Host::Dev, &line)?;
-        let sent = send(
-            world,
-            Host::Dev,
-            &format!("--to {} --count 3", at(address, UDP)),
-        )?;
+        let sent = send(world, Host::Dev, &format!("--to {} --count 3", at(address, UDP)))?;
         findings.see(
             seen["error"] == "EPERM" && sent["errors"] == json!({ "EPERM": 3 }),
-            format!(
-                "to {address}: connect {}, sendto {}",
-                seen["error"], sent["errors"]
-            ),
+            format!("to {address}: connect {}, sendto {}", seen["error"], sent["errors"]),
         );
     }
     let ping = world.say(Host::Dev, &format!("ping --to {}", to.v4()))?;
     findings.see(ping["sent"] == 0, format!("echo {}", ping["errors"]));
-    let own = send(
-        world,
-        Host::ProdB,
-        &format!("--to {} --bytes 1", at(to.v6(), UDP)),
-    )?;
+    let own = send(world, Host::ProdB, &format!("--to {} --bytes 1", at(to.v6(), UDP)))?;
     let (tcp, udp) = (tcp.finish()?, udp.finish()?);
     findings.see(
         tcp["connections"] == 0 && udp["received"] == 1 && own["sent"] == 1,
@@ -87,11 +76,7 @@ pub(super) fn loses_nothing(world: &mut World) -> Result<Findings> {
 pub(super) fn controller(world: &mut World) -> Result<Findings> {
     let before = baseline(world)?;
     let patience = world.patience();
-    world
-        .controller
-        .take()
-        .context("the controller does not run")?
-        .kill(patience)?;
+    world.controller.take().context("the controller does not run")?.kill(patience)?;
     if world.broken(Sabotage::DoubleLedgerRows) {
         ledger::double(&world.controller_data())?;
     }

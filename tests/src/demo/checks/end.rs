@@ -29,24 +29,15 @@ pub(super) fn nothing_left(mut world: World) -> Result<Findings> {
         findings.see(ended_well, format!("{name} ended with {status}"));
     }
     let mut detach = world.agent_command();
-    let detach = detach
-        .args(["detach", "--cgroups"])
-        .stdin(Stdio::null())
-        .output();
+    let detach = detach.args(["detach", "--cgroups"]).stdin(Stdio::null()).output();
     let detach = detach.context("start bulkhead-agent detach")?;
     let said = String::from_utf8_lossy(&detach.stderr).trim().to_owned();
-    findings.see(
-        detach.status.success(),
-        format!("detach ended with {} {said}", detach.status),
-    );
+    findings.see(detach.status.success(), format!("detach ended with {} {said}", detach.status));
     let cgroup_root = world.cgroup_root().to_owned();
     if world.broken(Sabotage::LeaveCgroup) {
         fs::create_dir_all(cgroup_root.join("prod")).context("leave a cgroup behind")?;
     }
-    findings.see(
-        !cgroup_root.exists(),
-        format!("{} is gone", cgroup_root.display()),
-    );
+    findings.see(!cgroup_root.exists(), format!("{} is gone", cgroup_root.display()));
     let pinned = fs::read_dir(world.pins()).map_or(0, Iterator::count);
     findings.see(pinned == 0, format!("{pinned} pins"));
     let footprint = world.footprint.clone();
@@ -57,14 +48,8 @@ pub(super) fn nothing_left(mut world: World) -> Result<Findings> {
     drop(world);
     let left = leftovers::in_namespaces(&namespaces)?;
     let count = namespaces.len();
-    findings.see(
-        left.is_empty(),
-        format!("{left:?} left in {count} network namespaces"),
-    );
+    findings.see(left.is_empty(), format!("{left:?} left in {count} network namespaces"));
     let left = leftovers::named(std::process::id())?;
-    findings.see(
-        left.is_empty(),
-        format!("{left:?} left of cgroups, files, mounts, processes"),
-    );
+    findings.see(left.is_empty(), format!("{left:?} left of cgroups, files, mounts, processes"));
     Ok(findings)
 }

@@ -25,11 +25,7 @@ pub(super) fn starts_inside(world: &mut World) -> Result<Findings> {
     command.arg("where");
     let seen = Speaker::start(command, "bh-load where", world.patience())?.finish()?;
     let cgroup = seen["cgroup"].as_str().unwrap_or("none");
-    let root = world
-        .cgroup_root()
-        .file_name()
-        .context("the root has a name")?
-        .to_string_lossy();
+    let root = world.cgroup_root().file_name().context("the root has a name")?.to_string_lossy();
     let inside = format!("/{root}/prod/exec-");
     let mut findings = Findings::default();
     findings.see(cgroup.starts_with(&inside), format!("cgroup {cgroup}"));
@@ -52,10 +48,7 @@ pub(super) fn same_cluster(world: &mut World) -> Result<Findings> {
 
 /// Changes objects, and returns when the agent has applied what follows.
 pub(super) fn change(world: &mut World, edit: impl FnOnce(&World) -> Result<()>) -> Result<()> {
-    let before = world
-        .operator
-        .node()?
-        .context("the node has not reported")?;
+    let before = world.operator.node()?.context("the node has not reported")?;
     edit(world)?;
     let (operator, patience) = (world.operator.clone(), world.patience());
     super::super::wait::until("the controller has read the new objects", patience, |_| {
@@ -84,26 +77,13 @@ fn exchange(world: &mut World, from: Host, to: Host) -> Result<Findings> {
             ),
         );
         let udp = at(address, UDP);
-        send(
-            world,
-            from,
-            &format!("--to {udp} --count {DATAGRAMS} --pause-us 200"),
-        )?;
-        let ping = world.say(
-            from,
-            &format!("ping --to {address} --count 3 --timeout-ms 1000"),
-        )?;
-        findings.see(
-            ping["answers"] == 3,
-            format!("{} of 3 echoes answered", ping["answers"]),
-        );
+        send(world, from, &format!("--to {udp} --count {DATAGRAMS} --pause-us 200"))?;
+        let ping = world.say(from, &format!("ping --to {address} --count 3 --timeout-ms 1000"))?;
+        findings.see(ping["answers"] == 3, format!("{} of 3 echoes answered", ping["answers"]));
     }
     let (tcp, udp) = (tcp.finish()?, udp.finish()?);
     let after = world.network.host(to).received()?;
-    findings.see(
-        tcp["bytes"] == 2 * BYTES,
-        format!("{} bytes of TCP arrived", tcp["bytes"]),
-    );
+    findings.see(tcp["bytes"] == 2 * BYTES, format!("{} bytes of TCP arrived", tcp["bytes"]));
     findings.see(
         udp["received"] == 2 * DATAGRAMS,
         format!("{} of {} datagrams arrived", udp["received"], 2 * DATAGRAMS),
@@ -127,49 +107,29 @@ pub(super) fn unknown(world: &mut World) -> Result<Findings> {
     let mut findings = Findings::default();
     let receiver = world.serve(Host::ProdB, &format!("udp-recv --bind [::]:{UDP}"))?;
     for address in LATE {
-        let sent = send(
-            world,
-            Host::ProdA,
-            &format!("--to {} --count {COUNT}", at(address, UDP)),
-        )?;
+        let sent = send(world, Host::ProdA, &format!("--to {} --count {COUNT}", at(address, UDP)))?;
         findings.see(
             sent["sent"] == COUNT,
-            format!(
-                "{} of {COUNT} sent to {address}, errors {}",
-                sent["sent"], sent["errors"]
-            ),
+            format!("{} of {COUNT} sent to {address}, errors {}", sent["sent"], sent["errors"]),
         );
     }
     // Sent after the others on the same way: when it is there, they would be.
-    send(
-        world,
-        Host::ProdA,
-        &format!("--to {} --bytes 1", at(Host::ProdB.v4(), UDP)),
-    )?;
+    send(world, Host::ProdA, &format!("--to {} --bytes 1", at(Host::ProdB.v4(), UDP)))?;
     let seen = receiver.finish()?;
     findings.see(
         seen["received"] == 1 && seen["bytes"] == 1,
-        format!(
-            "{} datagrams arrived, 1 of them to a known address",
-            seen["received"]
-        ),
+        format!("{} datagrams arrived, 1 of them to a known address", seen["received"]),
     );
 
     // Begun while the address is unknown; the kernel tries again until it is answered.
     let patience = world.patience_unless(Sabotage::TellNobody);
     let server = world.serve(Host::ProdB, &format!("tcp-serve --bind [::]:{TCP}"))?;
     let late = at(LATE[0], TCP);
-    let line = format!(
-        "tcp-connect --to {late} --bytes 10 --timeout-ms {}",
-        patience.as_millis()
-    );
+    let line = format!("tcp-connect --to {late} --bytes 10 --timeout-ms {}", patience.as_millis());
     let attempt = world.start(Host::ProdA, "bh-traffic", &line)?;
     if !world.broken(Sabotage::TellNobody) {
         let [v4, v6] = LATE;
-        let (old, new) = (
-            r#""fdb1:6b::2"]"#,
-            format!(r#""fdb1:6b::2", "{v4}", "{v6}"]"#),
-        );
+        let (old, new) = (r#""fdb1:6b::2"]"#, format!(r#""fdb1:6b::2", "{v4}", "{v6}"]"#));
         change(world, |world| world.objects.edit("prod", old, &new))?;
     }
     let attempt = attempt.finish()?;
@@ -183,18 +143,10 @@ pub(super) fn unknown(world: &mut World) -> Result<Findings> {
     server.finish()?;
     let receiver = world.serve(Host::ProdB, &format!("udp-recv --bind [::]:{UDP}"))?;
     for address in LATE {
-        send(
-            world,
-            Host::ProdA,
-            &format!("--to {} --count {COUNT}", at(address, UDP)),
-        )?;
+        send(world, Host::ProdA, &format!("--to {} --count {COUNT}", at(address, UDP)))?;
     }
     let seen = receiver.finish()?;
-    let told = format!(
-        "then {} of {} datagrams arrived",
-        seen["received"],
-        2 * COUNT
-    );
+    let told = format!("then {} of {} datagrams arrived", seen["received"], 2 * COUNT);
     findings.see(seen["received"] == 2 * COUNT, told);
     if !world.broken(Sabotage::TellNobody) {
         change(world, |world| world.objects.restore("prod"))?;

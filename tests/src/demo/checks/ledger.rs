@@ -27,12 +27,7 @@ impl Added {
         direction: &'static str,
         class: &'static str,
     ) -> Self {
-        Self {
-            virtual_cluster,
-            direction,
-            class,
-            counters: Counters::default(),
-        }
+        Self { virtual_cluster, direction, class, counters: Counters::default() }
     }
 
     /// Packets and bytes that passed.
@@ -59,9 +54,7 @@ impl Added {
     fn really(&self, before: &Usages, after: &Usages) -> Counters {
         let of = |usages: &Usages| {
             let usage = usages.get(self.virtual_cluster);
-            usage
-                .map(|usage| usage.network(self.direction, self.class))
-                .unwrap_or_default()
+            usage.map(|usage| usage.network(self.direction, self.class)).unwrap_or_default()
         };
         of(after) - of(before)
     }
@@ -75,23 +68,19 @@ pub(super) fn baseline(world: &World) -> Result<Usages> {
     let operator = &world.operator;
     // The first window that begins after now: whoever sampled in it has seen all that was.
     let next = Timestamp::from_second(Timestamp::now().as_second() + 1)?;
-    wait::until(
-        "all that was until now is in the ledger",
-        world.patience(),
-        |note| {
-            if Timestamp::now() <= next {
-                return Ok(None);
-            }
-            let seen = operator.usage_since(next)?;
-            let covered = |usage: &&Usage| {
-                let network = usage.network.as_ref();
-                network.is_some_and(|network| network.coverage.covered_nanoseconds > 0)
-            };
-            let count = seen.values().filter(covered).count();
-            *note = format!("of {count} virtual clusters since {next}");
-            Ok((count == VIRTUAL_CLUSTERS).then_some(()))
-        },
-    )?;
+    wait::until("all that was until now is in the ledger", world.patience(), |note| {
+        if Timestamp::now() <= next {
+            return Ok(None);
+        }
+        let seen = operator.usage_since(next)?;
+        let covered = |usage: &&Usage| {
+            let network = usage.network.as_ref();
+            network.is_some_and(|network| network.coverage.covered_nanoseconds > 0)
+        };
+        let count = seen.values().filter(covered).count();
+        *note = format!("of {count} virtual clusters since {next}");
+        Ok((count == VIRTUAL_CLUSTERS).then_some(()))
+    })?;
     operator.usage()
 }
 
@@ -110,11 +99,8 @@ pub(super) fn compare(
     patience: Duration,
 ) -> Result<Findings> {
     let operator = &world.operator;
-    let right = |after: &Usages| {
-        wanted
-            .iter()
-            .all(|added| added.really(before, after) == added.counters)
-    };
+    let right =
+        |after: &Usages| wanted.iter().all(|added| added.really(before, after) == added.counters);
     let (mut after, reached) = settle(patience, || operator.usage(), right)?;
     if reached {
         // Until it is wrong, or long enough.
@@ -132,32 +118,14 @@ pub(super) fn compare(
 fn told(added: &Added, really: Counters) -> String {
     let wanted = added.counters;
     let numbers = [
-        (
-            "packets passed",
-            really.passed_packets,
-            wanted.passed_packets,
-        ),
+        ("packets passed", really.passed_packets, wanted.passed_packets),
         ("bytes passed", really.passed_bytes, wanted.passed_bytes),
-        (
-            "packets denied",
-            really.denied_packets,
-            wanted.denied_packets,
-        ),
+        ("packets denied", really.denied_packets, wanted.denied_packets),
         ("bytes denied", really.denied_bytes, wanted.denied_bytes),
-        (
-            "connects refused",
-            really.denied_connects,
-            wanted.denied_connects,
-        ),
-        (
-            "sendmsgs refused",
-            really.denied_sendmsgs,
-            wanted.denied_sendmsgs,
-        ),
+        ("connects refused", really.denied_connects, wanted.denied_connects),
+        ("sendmsgs refused", really.denied_sendmsgs, wanted.denied_sendmsgs),
     ];
-    let shown = numbers
-        .iter()
-        .filter(|(_, really, wanted)| *really != 0 || *wanted != 0);
+    let shown = numbers.iter().filter(|(_, really, wanted)| *really != 0 || *wanted != 0);
     let shown: Vec<String> = shown
         .map(|(what, really, wanted)| {
             if really == wanted {
@@ -167,16 +135,8 @@ fn told(added: &Added, really: Counters) -> String {
             }
         })
         .collect();
-    let Added {
-        virtual_cluster,
-        direction,
-        class,
-        ..
-    } = added;
-    format!(
-        "{virtual_cluster} {direction}/{class}: {}",
-        shown.join(", ")
-    )
+    let Added { virtual_cluster, direction, class, .. } = added;
+    format!("{virtual_cluster} {direction}/{class}: {}", shown.join(", "))
 }
 
 #[cfg(test)]
@@ -186,15 +146,8 @@ mod tests {
     #[test]
     fn only_numbers_that_differ_have_what_was_wanted_beside_them() {
         let added = Added::new("prod", "Egress", "Own").passed(2, 100);
-        let really = Counters {
-            passed_packets: 2,
-            passed_bytes: 90,
-            ..Counters::default()
-        };
+        let really = Counters { passed_packets: 2, passed_bytes: 90, ..Counters::default() };
         let text = told(&added, really);
-        assert_eq!(
-            text,
-            "prod Egress/Own: 2 packets passed, 90 bytes passed instead of 100"
-        );
+        assert_eq!(text, "prod Egress/Own: 2 packets passed, 90 bytes passed instead of 100");
     }
 }

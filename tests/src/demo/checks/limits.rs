@@ -22,16 +22,13 @@ pub(super) fn cpu(world: &mut World) -> Result<Findings> {
     }
     let line = format!("burn --threads 2 --wall-ms {WALL_MS}");
     let burnt = world.start(Host::Batch, "bh-load", &line)?.finish()?;
-    let (cpu, wall) = (
-        number(&burnt, "burnt_us")?,
-        number(&burnt, "wall_ms")?.max(1),
-    );
+    let (cpu, wall) = (number(&burnt, "burnt_us")?, number(&burnt, "wall_ms")?.max(1));
     // Microseconds per millisecond: thousandths of a CPU.
     let share = cpu / wall;
     let mut findings = Findings::default();
     findings.see(
         (400..=600).contains(&share),
-        format!("{} ms of CPU in {wall} ms: 0.{share:03} CPUs", cpu / 1000),
+        format!("{} ms of CPU in {wall} ms: {}.{:03} CPUs", cpu / 1000, share / 1000, share % 1000),
     );
     Ok(findings)
 }
@@ -45,18 +42,13 @@ pub(super) fn memory(world: &mut World) -> Result<Findings> {
     if frozen.is_some() {
         world.meddle("dev", "memory.max", "max")?;
     }
-    let hog = world
-        .start(Host::Dev, "bh-load", &format!("hog --bytes {WANTED}"))?
-        .end()?;
+    let hog = world.start(Host::Dev, "bh-load", &format!("hog --bytes {WANTED}"))?.end()?;
     drop(frozen);
     let mut findings = Findings::default();
     let mebibytes = number(&hog.last, "taken").unwrap_or(0) >> 20;
     findings.see(
         hog.signal() == Some(9),
-        format!(
-            "the hog had {mebibytes} MiB and ended with {}",
-            ending(hog.signal())
-        ),
+        format!("the hog had {mebibytes} MiB and ended with {}", ending(hog.signal())),
     );
     neighbours.finish(&mut findings)?;
     for host in Host::ALL {
@@ -67,23 +59,13 @@ pub(super) fn memory(world: &mut World) -> Result<Findings> {
     }
     let patience = world.patience_unless(Sabotage::LiftMemoryMax);
     let one_in_dev = |now: &[u64; 3]| *now == [before[0], before[1] + 1, before[2]];
-    let (now, right) = settle(
-        patience,
-        || Ok(oom_kills(&world.operator.usage()?)),
-        one_in_dev,
-    )?;
-    findings.see(
-        right,
-        format!("OOM kills in prod, dev, batch: {before:?}, then {now:?}"),
-    );
+    let (now, right) = settle(patience, || Ok(oom_kills(&world.operator.usage()?)), one_in_dev)?;
+    findings.see(right, format!("OOM kills in prod, dev, batch: {before:?}, then {now:?}"));
     Ok(findings)
 }
 
 fn ending(signal: Option<i32>) -> String {
-    signal.map_or_else(
-        || "no signal".to_owned(),
-        |signal| format!("signal {signal}"),
-    )
+    signal.map_or_else(|| "no signal".to_owned(), |signal| format!("signal {signal}"))
 }
 
 fn oom_kills(usage: &Usages) -> [u64; 3] {
@@ -131,11 +113,7 @@ pub(super) fn pids(world: &mut World) -> Result<Findings> {
     const AT_MOST: u64 = 120;
     const LIMIT: u64 = 48;
     let before = ledger::baseline(world)?;
-    let before = before
-        .get("batch")
-        .and_then(|usage| usage.pids)
-        .unwrap_or_default()
-        .refused;
+    let before = before.get("batch").and_then(|usage| usage.pids).unwrap_or_default().refused;
     let neighbours = Neighbours::start(world, &[Host::ProdA, Host::Dev])?;
     let frozen = world.freeze_agent_if(Sabotage::LiftPidsMax)?;
     if frozen.is_some() {
@@ -147,24 +125,13 @@ pub(super) fn pids(world: &mut World) -> Result<Findings> {
     let mut findings = Findings::default();
     findings.see(
         forked < LIMIT && refused > 0 && ready["errno"] == "EAGAIN",
-        format!(
-            "forked {forked} times, then refused {refused} times with {}",
-            ready["errno"]
-        ),
+        format!("forked {forked} times, then refused {refused} times with {}", ready["errno"]),
     );
     neighbours.finish(&mut findings)?;
     bomb.finish()?;
     drop(frozen);
     let patience = world.patience_unless(Sabotage::LiftPidsMax);
-    let look = || {
-        Ok(world
-            .operator
-            .usage_of("batch")?
-            .pids
-            .unwrap_or_default()
-            .refused
-            - before)
-    };
+    let look = || Ok(world.operator.usage_of("batch")?.pids.unwrap_or_default().refused - before);
     let (counted, right) = settle(patience, look, |counted| *counted == refused)?;
     findings.see(right, format!("the operator reads {counted} refusals"));
     Ok(findings)
@@ -175,30 +142,20 @@ pub(super) fn meddling(world: &mut World) -> Result<Findings> {
     let files = [("cpu.max", "max 100000"), ("pids.max", "max")];
     let patience = world.patience_unless(Sabotage::FreezeMending);
     let mended_before = world.operator.mended("batch")?;
-    let right: Vec<String> = files
-        .iter()
-        .map(|(file, _)| world.control("batch", file))
-        .collect::<Result<_>>()?;
+    let right: Vec<String> =
+        files.iter().map(|(file, _)| world.control("batch", file)).collect::<Result<_>>()?;
     let frozen = world.freeze_agent_if(Sabotage::FreezeMending)?;
     for (file, wrong) in files {
         world.meddle("batch", file, wrong)?;
     }
     let began = std::time::Instant::now();
-    let look = || {
-        files
-            .iter()
-            .map(|(file, _)| world.control("batch", file))
-            .collect()
-    };
+    let look = || files.iter().map(|(file, _)| world.control("batch", file)).collect();
     let (now, mended): (Vec<String>, bool) = settle(patience, look, |now| *now == right)?;
     let took = began.elapsed();
     let mut findings = Findings::default();
     findings.see(
         mended,
-        format!(
-            "{right:?} set to max, after {} ms {now:?}",
-            whole_milliseconds(took)
-        ),
+        format!("{right:?} set to max, after {} ms {now:?}", whole_milliseconds(took)),
     );
     if mended {
         let look = || Ok(world.operator.mended("batch")? - mended_before);
@@ -207,12 +164,7 @@ pub(super) fn meddling(world: &mut World) -> Result<Findings> {
     }
     drop(frozen);
     // Whatever was broken, the next check finds everything in place.
-    let look = || {
-        files
-            .iter()
-            .map(|(file, _)| world.control("batch", file))
-            .collect()
-    };
+    let look = || files.iter().map(|(file, _)| world.control("batch", file)).collect();
     settle(world.patience(), look, |now: &Vec<String>| *now == right)?;
     Ok(findings)
 }
@@ -223,7 +175,5 @@ fn whole_milliseconds(time: Duration) -> u128 {
 
 /// A number in what somebody said.
 pub(super) fn number(said: &Value, name: &str) -> Result<u64> {
-    said[name]
-        .as_u64()
-        .with_context(|| format!("no number \"{name}\" in {said}"))
+    said[name].as_u64().with_context(|| format!("no number \"{name}\" in {said}"))
 }

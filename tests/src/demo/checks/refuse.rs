@@ -21,10 +21,8 @@ const PAYLOAD: u64 = 64;
 
 /// Checks `connect-refused`.
 pub(super) fn connect(world: &mut World) -> Result<Findings> {
-    world.break_programs_if(
-        Sabotage::DetachConnect,
-        &["bulkhead_connect4", "bulkhead_connect6"],
-    )?;
+    world
+        .break_programs_if(Sabotage::DetachConnect, &["bulkhead_connect4", "bulkhead_connect6"])?;
     let mut findings = Findings::default();
     for (from, to) in [(Host::Dev, Host::ProdA), (Host::ProdA, Host::Dev)] {
         // Not through `exec`: who listens must not depend on what is broken.
@@ -62,23 +60,13 @@ fn connect_refused(
         let ok = seen["error"] == "EPERM" && micros < AT_ONCE_US;
         if !ok {
             let error = &seen["error"];
-            findings.see(
-                false,
-                format!("TCP to {address}: error {error} after {micros} us"),
-            );
+            findings.see(false, format!("TCP to {address}: error {error} after {micros} us"));
         }
     }
     for address in [to.v4(), to.v6()] {
-        let seen = send(
-            world,
-            from,
-            &format!("--to {} --connected", at(address, UDP)),
-        )?;
+        let seen = send(world, from, &format!("--to {} --connected", at(address, UDP)))?;
         if seen["errors"] != json!({ "EPERM": 1 }) {
-            findings.see(
-                false,
-                format!("UDP connect to {address}: errors {}", seen["errors"]),
-            );
+            findings.see(false, format!("UDP connect to {address}: errors {}", seen["errors"]));
         }
     }
     Ok(worst)
@@ -93,17 +81,11 @@ pub(super) fn sendto(world: &mut World) -> Result<Findings> {
     world.break_programs_if(Sabotage::DetachSendPath, &path)?;
     let to = Host::ProdA;
     for address in [to.v4(), to.v6(), to.mapped()] {
-        let line = format!(
-            "--to {} --count {COUNT} --bytes {PAYLOAD}",
-            at(address, UDP)
-        );
+        let line = format!("--to {} --count {COUNT} --bytes {PAYLOAD}", at(address, UDP));
         let seen = send(world, Host::Dev, &line)?;
         findings.see(
             seen["sent"] == 0 && seen["errors"] == json!({ "EPERM": COUNT }),
-            format!(
-                "to {address}: {} sent, errors {}",
-                seen["sent"], seen["errors"]
-            ),
+            format!("to {address}: {} sent, errors {}", seen["sent"], seen["errors"]),
         );
     }
     marker(world)?;
@@ -114,19 +96,12 @@ pub(super) fn sendto(world: &mut World) -> Result<Findings> {
 
 /// One datagram from where it is allowed, sent after the others: when it is there, they would be.
 fn marker(world: &mut World) -> Result<()> {
-    send(
-        world,
-        Host::ProdB,
-        &format!("--to {} --bytes 1", at(Host::ProdA.v4(), UDP)),
-    )?;
+    send(world, Host::ProdB, &format!("--to {} --bytes 1", at(Host::ProdA.v4(), UDP)))?;
     Ok(())
 }
 
 fn only_marker(seen: &Value) -> String {
-    format!(
-        "the receiver saw {} datagram, {} bytes: prod-b's",
-        seen["received"], seen["bytes"]
-    )
+    format!("the receiver saw {} datagram, {} bytes: prod-b's", seen["received"], seen["bytes"])
 }
 
 /// Checks `icmp-refused`.
@@ -141,21 +116,12 @@ pub(super) fn icmp(world: &mut World) -> Result<Findings> {
         let seen = world.say(Host::Dev, &line)?;
         findings.see(
             seen["sent"] == 0 && seen["errors"] == refused,
-            format!(
-                "echo to {address}: {} sent, errors {}",
-                seen["sent"], seen["errors"]
-            ),
+            format!("echo to {address}: {} sent, errors {}", seen["sent"], seen["errors"]),
         );
-        let seen = world.say(
-            Host::Dev,
-            &format!("raw-send --to {address} --count {COUNT}"),
-        )?;
+        let seen = world.say(Host::Dev, &format!("raw-send --to {address} --count {COUNT}"))?;
         findings.see(
             seen["sent"] == 0 && seen["errors"] == refused,
-            format!(
-                "raw to {address}: {} sent, errors {}",
-                seen["sent"], seen["errors"]
-            ),
+            format!("raw to {address}: {} sent, errors {}", seen["sent"], seen["errors"]),
         );
     }
     // One of each from where it is allowed shows that the counter counts.
@@ -163,10 +129,8 @@ pub(super) fn icmp(world: &mut World) -> Result<Findings> {
         world.say(Host::ProdB, &format!("ping --to {address}"))?;
     }
     let echoes = world.network.host(Host::ProdA).received()?.echoes - before;
-    findings.see(
-        echoes == 2,
-        format!("prod-a's stack took in {echoes} echo requests, 2 of prod-b"),
-    );
+    findings
+        .see(echoes == 2, format!("prod-a's stack took in {echoes} echo requests, 2 of prod-b"));
     Ok(findings)
 }
 
@@ -181,16 +145,11 @@ pub(super) fn receiver(world: &mut World) -> Result<Findings> {
     for address in [to.v4(), to.v6()] {
         let line = format!("--to {} --count {COUNT} --pause-us 200", at(address, UDP));
         let seen = send(world, Host::Batch, &line)?;
-        findings.see(
-            seen["sent"] == COUNT,
-            format!("{} of {COUNT} sent to {address}", seen["sent"]),
-        );
+        findings
+            .see(seen["sent"] == COUNT, format!("{} of {COUNT} sent to {address}", seen["sent"]));
     }
     let arrived = world.network.host(to).received()?.packets - before;
-    findings.see(
-        arrived >= 2 * COUNT,
-        format!("prod-a's interface counted {arrived} packets"),
-    );
+    findings.see(arrived >= 2 * COUNT, format!("prod-a's interface counted {arrived} packets"));
     marker(world)?;
     let seen = receiver.finish()?;
     findings.see(seen["received"] == 1, only_marker(&seen));
@@ -207,19 +166,12 @@ pub(super) fn counted(world: &mut World) -> Result<Findings> {
     let receiver = world.serve(to, &format!("udp-recv --bind [::]:{UDP}"))?;
     for address in [to.v4(), to.v6(), to.mapped()] {
         world.say(Host::Dev, &format!("tcp-connect --to {}", at(address, TCP)))?;
-        send(
-            world,
-            Host::Dev,
-            &format!("--to {} --count 4", at(address, UDP)),
-        )?;
+        send(world, Host::Dev, &format!("--to {} --count 4", at(address, UDP)))?;
     }
     let (pings, datagrams) = (3, 10);
     for address in [to.v4(), to.v6()] {
         world.say(Host::Dev, &format!("ping --to {address} --count {pings}"))?;
-        let line = format!(
-            "--to {} --count {datagrams} --bytes {PAYLOAD}",
-            at(address, UDP)
-        );
+        let line = format!("--to {} --count {datagrams} --bytes {PAYLOAD}", at(address, UDP));
         send(world, Host::Batch, &line)?;
     }
     receiver.finish()?;
@@ -228,10 +180,8 @@ pub(super) fn counted(world: &mut World) -> Result<Findings> {
     let sent = Added::new("dev", "Egress", "Other")
         .denied(2 * pings, pings * (20 + 8) + pings * (40 + 8))
         .refused_calls(3, 12);
-    let received = Added::new("prod", "Ingress", "Other").denied(
-        2 * datagrams,
-        datagrams * (28 + PAYLOAD) + datagrams * (48 + PAYLOAD),
-    );
+    let arrived = Added::new("prod", "Ingress", "Other")
+        .denied(2 * datagrams, datagrams * (28 + PAYLOAD) + datagrams * (48 + PAYLOAD));
     let patience = world.patience_unless(Sabotage::DetachSendmsg);
-    ledger::compare(world, &before, &[sent, received], patience)
+    ledger::compare(world, &before, &[sent, arrived], patience)
 }

@@ -28,10 +28,7 @@ pub(super) fn stream(world: &mut World, port: u16) -> Result<(u64, u64)> {
     const COUNT: u64 = 200;
     const PAYLOAD: u64 = 1_000;
     let (mut packets, mut bytes) = (0, 0);
-    for (address, headers) in [Host::ProdB.v4(), Host::ProdB.v6()]
-        .into_iter()
-        .zip(HEADERS)
-    {
+    for (address, headers) in [Host::ProdB.v4(), Host::ProdB.v6()].into_iter().zip(HEADERS) {
         let receiver = world.receive(Host::ProdB, port)?;
         let to = at(address, port);
         let line = format!("--to {to} --count {COUNT} --bytes {PAYLOAD} --pause-us 200");
@@ -86,10 +83,7 @@ fn tcp(world: &mut World, patience: Duration, findings: &mut Findings) -> Result
         })
     };
     let wire_before = on_the_wire(world)?;
-    let line = format!(
-        "tcp-connect --to {} --bytes {BYTES}",
-        at(Host::ProdB.v6(), TCP)
-    );
+    let line = format!("tcp-connect --to {} --bytes {BYTES}", at(Host::ProdB.v6(), TCP));
     world.say(Host::ProdA, &line)?;
     server.finish()?;
     let wire = on_the_wire(world)? - wire_before;
@@ -128,11 +122,7 @@ pub(super) fn cpu(world: &mut World) -> Result<Findings> {
 pub(super) fn memory(world: &mut World) -> Result<Findings> {
     const BYTES: u64 = 64 << 20;
     const HELD: Duration = Duration::from_secs(12);
-    let really = if world.broken(Sabotage::HoldHalf) {
-        BYTES / 2
-    } else {
-        BYTES
-    };
+    let really = if world.broken(Sabotage::HoldHalf) { BYTES / 2 } else { BYTES };
     let before = baseline_of(world, "prod")?.memory.unwrap_or_default();
     let began = Instant::now();
     let mut holder = world.start(Host::ProdA, "bh-load", &format!("hold --bytes {really}"))?;
