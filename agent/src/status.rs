@@ -60,7 +60,7 @@ pub fn node_facts(node: &NodeFacts, boot_id: &str, kernel_release: &str) -> v1::
         addresses: node
             .addresses
             .iter()
-            .filter(is_of_the_cluster)
+            .filter(|address| is_of_the_cluster(address))
             .map(ToString::to_string)
             .collect(),
         controls: control_support(&node.support),

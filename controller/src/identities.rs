@@ -1,41 +1,18 @@
-//! Names and their numbers: one number for a name, for ever, and never for another name.
+//! Names and their numbers: one number for a name, for ever, and never for another name. Who is
+//! who is a matter of names; numbers matter in the kernel's tables only.
 
 use bulkhead_core::{VirtualClusterName, VirtualClusterNumber};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::ledger::Refusal;
 
-/// Why a name has no number, or not that one.
+/// Highest number that is taken over from an agent: one near the end would leave none for names
+/// that come later.
+const HIGHEST_ADOPTED: u32 = u32::MAX / 2;
+
+/// Why a name has no number.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// An agent knows the name by another number.
-    #[error(
-        "virtual cluster \"{name}\" has number {ours} here and {theirs} at the agent; the \
-         controller's data directory is not the one that numbered it: restore it, or remove the \
-         agent's journal"
-    )]
-    OtherNumber {
-        /// The name.
-        name: VirtualClusterName,
-        /// Its number here.
-        ours: VirtualClusterNumber,
-        /// Its number at the agent.
-        theirs: VirtualClusterNumber,
-    },
-    /// An agent knows another name by the number.
-    #[error(
-        "number {number} is virtual cluster \"{ours}\" here and \"{theirs}\" at the agent; the \
-         controller's data directory is not the one that numbered it: restore it, or remove the \
-         agent's journal"
-    )]
-    OtherName {
-        /// The number.
-        number: VirtualClusterNumber,
-        /// Its name here.
-        ours: String,
-        /// Its name at the agent.
-        theirs: VirtualClusterName,
-    },
     /// All numbers are given.
     #[error("virtual cluster \"{name}\" gets no number: all 4,294,967,295 were given")]
     Exhausted {
@@ -60,31 +37,25 @@ pub(crate) fn number(
     Ok(number.ok_or_else(exhausted)?)
 }
 
-/// The number that an agent knows a name by, checked against ours. What neither side has
-/// otherwise is taken over: the agent may have outlived our data directory.
+/// Our number of a name that an agent knows by the number `theirs`. A name that we do not know
+/// keeps theirs where that is free: the agent may have outlived our data directory.
 pub(crate) fn adopt(
     transaction: &Transaction<'_>,
     name: &VirtualClusterName,
     theirs: VirtualClusterNumber,
 ) -> Result<VirtualClusterNumber, Refusal> {
-    match known(transaction, name)? {
-        Some(ours) if ours == theirs => return Ok(ours),
-        Some(ours) => {
-            return Err(IdentityError::OtherNumber { name: name.clone(), ours, theirs }.into());
-        }
-        None => {}
+    if let Some(ours) = known(transaction, name)? {
+        return Ok(ours);
     }
-    let holder: Option<String> = transaction
-        .prepare_cached("SELECT name FROM identity WHERE number = ?1")?
-        .query_row([theirs.get()], |row| row.get(0))
-        .optional()?;
-    if let Some(ours) = holder {
-        return Err(IdentityError::OtherName { number: theirs, ours, theirs: name.clone() }.into());
+    if theirs.get() > HIGHEST_ADOPTED {
+        return number(transaction, name);
     }
-    transaction
-        .prepare_cached("INSERT INTO identity (number, name) VALUES (?1, ?2)")?
+    let adopted = transaction
+        .prepare_cached(
+            "INSERT INTO identity (number, name) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        )?
         .execute(params![theirs.get(), name.as_str()])?;
-    Ok(theirs)
+    if adopted == 0 { number(transaction, name) } else { Ok(theirs) }
 }
 
 fn known(

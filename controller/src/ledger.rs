@@ -14,11 +14,13 @@ mod nodes;
 mod read;
 mod schema;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bulkhead_core::VirtualClusterName;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::identities::IdentityError;
@@ -37,6 +39,8 @@ pub(crate) const FILE: &str = "ledger.db";
 pub(crate) struct Ledger {
     path: PathBuf,
     writer: Mutex<Connection>,
+    /// Names that agents know by other numbers, and of which the log says so already.
+    renumbered: Mutex<BTreeSet<VirtualClusterName>>,
     /// Held for as long as we are: a second controller cannot write beside us.
     _lock: fs::File,
 }
@@ -56,7 +60,12 @@ impl Ledger {
             .map_err(|source| LedgerError::sqlite("open", &path, source))?;
         schema::prepare(&mut writer, page_limit)
             .map_err(|source| LedgerError::sqlite("prepare", &path, source))?;
-        Ok(Self { path, writer: Mutex::new(writer), _lock: lock })
+        Ok(Self {
+            path,
+            writer: Mutex::new(writer),
+            renumbered: Mutex::default(),
+            _lock: lock,
+        })
     }
 
     /// Runs `work` in one transaction: all of it is durable after, or none of it is done.

@@ -1,9 +1,9 @@
 //! From what the ledger holds to rows: pure functions, integers all the way.
 //!
 //! The usage of a window belongs, whole, to the span in which the window begins. What a counter
-//! stood at, at an edge of a span, is what it was last seen at in the windows that begin before
+//! stood at, at an edge of a span, is the highest that was seen in the windows that begin before
 //! that edge (0 where it had not begun); usage in a span is the difference between its two
-//! edges. So the usage of spans that follow one another adds up to that of the whole, exactly,
+//! edges, and never negative. So the usage of spans that follow one another adds up to that of the whole, exactly,
 //! and since every series is of one virtual cluster on one node, so does that of groups.
 
 mod columns;
@@ -66,7 +66,7 @@ pub(crate) struct Series {
 /// What a series says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Reading {
-    /// What it stood at, at each edge: one more than there are spans.
+    /// What it stood at, at each edge: one more than there are spans, and none below the one before.
     Counter(Vec<u64>),
     /// What was seen in each span; `None`: nothing.
     Gauge(Vec<Option<Seen>>),
@@ -110,22 +110,6 @@ pub(crate) enum QueryError {
         /// The row's start.
         start: u64,
         /// The row's end.
-        end: u64,
-    },
-    /// A counter went backwards: the ledger was changed, or an agent reported nonsense.
-    #[error(
-        "{meter} of virtual cluster \"{}\" on node \"{}\" falls between {start} and {end} (unix \
-         nanoseconds), which a counter cannot; restore the ledger from its backup, or leave them \
-         out of the question", key.virtual_cluster, key.node
-    )]
-    Backwards {
-        /// The meter.
-        meter: String,
-        /// Whose.
-        key: PairKey,
-        /// Where it was higher.
-        start: u64,
-        /// Where it is lower.
         end: u64,
     },
 }

@@ -72,14 +72,6 @@ pub(crate) fn query(error: &QueryError) -> Status {
             let about = [("meter", meter.as_str())];
             refused(Code::OutOfRange, "USAGE_TOO_LARGE", error.to_string(), about)
         }
-        QueryError::Backwards { meter, key, .. } => {
-            let about = [
-                ("meter", meter.as_str()),
-                ("virtual_cluster", key.virtual_cluster.as_str()),
-                ("node", key.node.as_str()),
-            ];
-            refused(Code::DataLoss, "LEDGER_INCONSISTENT", error.to_string(), about)
-        }
     }
 }
 
@@ -89,7 +81,7 @@ pub(crate) fn ledger(error: &LedgerError) -> Status {
         LedgerError::Full { .. } => (Code::ResourceExhausted, "LEDGER_FULL"),
         LedgerError::ReadOnly { .. } => (Code::Unavailable, "LEDGER_READ_ONLY"),
         LedgerError::Damaged { .. } => (Code::DataLoss, "LEDGER_DAMAGED"),
-        LedgerError::Identity(_) => (Code::FailedPrecondition, "IDENTITY_MISMATCH"),
+        LedgerError::Identity(_) => (Code::ResourceExhausted, "NUMBERS_EXHAUSTED"),
         _ => (Code::Unavailable, "LEDGER_FAILED"),
     };
     refused(code, reason, chain(error), [])

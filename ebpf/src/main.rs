@@ -8,6 +8,7 @@
 
 mod call;
 mod error;
+mod farewell;
 mod maps;
 mod member;
 mod packet;

@@ -1,10 +1,11 @@
 //! Packets: `cgroup_skb`.
 
 use aya_ebpf::{helpers::generated::bpf_skb_ancestor_cgroup_id, programs::SkBuffContext};
-use bulkhead_abi::{Address, Class, Direction, Verdict};
+use bulkhead_abi::{Address, Class, Direction, Outcome, Verdict};
 
 use crate::{
     error::Unjudged,
+    farewell::is_farewell,
     member::{self, Judgement},
 };
 
@@ -20,7 +21,7 @@ pub(crate) fn judge(ctx: &SkBuffContext, direction: Direction) -> Result<Verdict
     if cgroup == 0 {
         return Err(Unjudged::NotBelow);
     }
-    let judgement = match far_end(ctx, direction) {
+    let mut judgement = match far_end(ctx, direction) {
         Ok(far) => member::judge(member::member(cgroup, &far)?, &far),
         Err(Unjudged::TooShort) => {
             // No address to look up: whatever it is, it is not one of ours.
@@ -29,6 +30,10 @@ pub(crate) fn judge(ctx: &SkBuffContext, direction: Direction) -> Result<Verdict
         }
         Err(other) => return Err(other),
     };
+    let held = !matches!(judgement.verdict(), Verdict::Pass);
+    if held && matches!(direction, Direction::Egress) && is_farewell(ctx) {
+        judgement.outcome = Outcome::Passed;
+    }
     count(ctx, cgroup, direction, &judgement);
     Ok(judgement.verdict())
 }

@@ -84,7 +84,7 @@ pub enum LedgerError {
         /// Why not.
         source: io::Error,
     },
-    /// A name and a number do not belong together.
+    /// A name has no number.
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }

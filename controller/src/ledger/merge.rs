@@ -1,6 +1,10 @@
 //! Taking in what agents report.
 
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
 use bulkhead_core::usage::{UsageRecord, Window};
+use bulkhead_core::{VirtualClusterName, VirtualClusterNumber};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Ledger, LedgerError, Refusal, coverage, nodes, number, stored};
@@ -50,7 +54,8 @@ impl Ledger {
         batch: &Batch,
         now: u64,
     ) -> Result<Merged, LedgerError> {
-        self.write("store usage", |transaction| -> Result<_, Refusal> {
+        let mut renumbered = BTreeMap::new();
+        let merged = self.write("store usage", |transaction| -> Result<_, Refusal> {
             let mark = acknowledged(transaction, stream)?;
             if batch.sequence <= mark {
                 return Ok(Merged { acknowledged: mark, duplicate: true });
@@ -60,6 +65,9 @@ impl Ledger {
             for record in &batch.records {
                 let cluster =
                     identities::adopt(transaction, &record.virtual_cluster, record.number)?;
+                if cluster != record.number {
+                    renumbered.insert(&record.virtual_cluster, (cluster, record.number));
+                }
                 merge_record(transaction, Place { cluster: cluster.get(), node, boot }, record)?;
             }
             transaction
@@ -69,7 +77,27 @@ impl Ledger {
                 )?
                 .execute(params![node, stream.journal, stored(batch.sequence)])?;
             Ok(Merged { acknowledged: batch.sequence, duplicate: false })
-        })
+        })?;
+        self.tell_renumbered(&stream.node, renumbered);
+        Ok(merged)
+    }
+
+    /// Logs, once for each name, that an agent numbers it otherwise.
+    fn tell_renumbered(
+        &self,
+        node: &str,
+        renumbered: BTreeMap<&VirtualClusterName, (VirtualClusterNumber, VirtualClusterNumber)>,
+    ) {
+        let mut told = self.renumbered.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, (ours, theirs)) in renumbered {
+            if told.insert(name.clone()) {
+                tracing::warn!(
+                    node,
+                    "virtual cluster \"{name}\" has number {ours} here and {theirs} at the agent, \
+                     which another data directory numbered; its usage is booked by its name"
+                );
+            }
+        }
     }
 }
 

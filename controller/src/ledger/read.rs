@@ -137,7 +137,6 @@ fn coverage(
 
 struct Entry {
     id: i64,
-    longest: u64,
     series: Series,
 }
 
@@ -150,59 +149,54 @@ fn live_series(
     let (clusters, nodes) = lists(selection);
     transaction
         .prepare(&format!(
-            "SELECT series.id, longest, identity.name, node.name, meter FROM series
+            "SELECT series.id, identity.name, node.name, meter FROM series
              JOIN identity ON identity.number = series.virtual_cluster
              JOIN boot ON boot.id = series.boot JOIN node ON node.id = boot.node
              WHERE {SELECTED} AND first_start < ?3 AND last_start >= ?4"
         ))?
         .query_map(params![clusters, nodes, stored(whole.end), stored(whole.start)], |row| {
-            let key = PairKey { virtual_cluster: row.get(2)?, node: row.get(3)? };
-            Ok(Entry {
-                id: row.get(0)?,
-                longest: number(row.get(1)?),
-                series: Series { key, meter: Meter::from_code(row.get(4)?) },
-            })
+            let key = PairKey { virtual_cluster: row.get(1)?, node: row.get(2)? };
+            let series = Series { key, meter: Meter::from_code(row.get(3)?) };
+            Ok(Entry { id: row.get(0)?, series })
         })?
         .collect()
 }
 
-/// What a counter stood at, at each edge of the spans.
+/// What a counter stood at, at each edge of the spans: the highest of what was seen in the
+/// windows that begin before the edge; 0: it had not begun. A counter may fall without fault (a
+/// disk goes and takes its share of a sum along, a clock is set back): then it stands where it
+/// was until it passes that. Each record is read once.
 fn counter(
     transaction: &Transaction<'_>,
     entry: &Entry,
     spans: &[Span],
 ) -> rusqlite::Result<Reading> {
-    let edges = spans.first().map(|span| span.start).into_iter();
-    let edges = edges.chain(spans.iter().map(|span| span.end));
-    let levels = edges.map(|edge| level(transaction, entry, edge)).collect::<Result<_, _>>()?;
+    let before = spans.first().map(|first| Span { start: 0, end: first.start });
+    let mut levels = Vec::with_capacity(spans.len() + 1);
+    let mut level = 0;
+    for span in before.iter().chain(spans) {
+        level = level.max(highest(transaction, entry.id, *span)?.unwrap_or(0));
+        levels.push(level);
+    }
     Ok(Reading::Counter(levels))
 }
 
-/// What a counter stood at when the windows that begin before `edge` had ended; 0: it had not
-/// begun. Where lengths of windows changed, windows overlap: the one that ends last counts, and
-/// the highest of those that end together. It began after the last start minus the longest.
-fn level(transaction: &Transaction<'_>, entry: &Entry, edge: u64) -> rusqlite::Result<u64> {
-    let last: Option<i64> = transaction
+/// The highest value of a series in the windows that begin in a span. Unsigned numbers: see
+/// [`stored`].
+fn highest(
+    transaction: &Transaction<'_>,
+    series: i64,
+    span: Span,
+) -> rusqlite::Result<Option<u64>> {
+    let value = transaction
         .prepare_cached(
-            "SELECT window_start FROM record WHERE series = ?1 AND window_start < ?2
-             ORDER BY window_start DESC LIMIT 1",
+            "SELECT value FROM record
+             WHERE series = ?1 AND window_start >= ?2 AND window_start < ?3
+             ORDER BY value < 0 DESC, value DESC LIMIT 1",
         )?
-        .query_row(params![entry.id, stored(edge)], |row| row.get(0))
+        .query_row(params![series, stored(span.start), stored(span.end)], |row| row.get(0))
         .optional()?;
-    let Some(last) = last.map(number) else {
-        return Ok(0);
-    };
-    let mut statement = transaction.prepare_cached(
-        "SELECT window_start + window_length, value FROM record
-         WHERE series = ?1 AND window_start BETWEEN ?2 AND ?3",
-    )?;
-    let from = last.saturating_sub(entry.longest);
-    let highest = statement
-        .query_map(params![entry.id, stored(from), stored(last)], |row| {
-            Ok((number(row.get(0)?), number(row.get(1)?)))
-        })?
-        .try_fold((0, 0), |highest, row| row.map(|row| highest.max(row)))?;
-    Ok(highest.1)
+    Ok(value.map(number))
 }
 
 /// The highest and the last of a gauge in each span.
@@ -216,18 +210,10 @@ fn gauge(
 }
 
 fn seen(transaction: &Transaction<'_>, series: i64, span: Span) -> rusqlite::Result<Option<Seen>> {
-    let range = params![series, stored(span.start), stored(span.end)];
-    let highest: Option<i64> = transaction
-        .prepare_cached(
-            "SELECT value FROM record
-             WHERE series = ?1 AND window_start >= ?2 AND window_start < ?3
-             ORDER BY value < 0 DESC, value DESC LIMIT 1",
-        )?
-        .query_row(range, |row| row.get(0))
-        .optional()?;
-    let Some(highest) = highest.map(number) else {
+    let Some(highest) = highest(transaction, series, span)? else {
         return Ok(None);
     };
+    let range = params![series, stored(span.start), stored(span.end)];
     let (last_start, last) = transaction
         .prepare_cached(
             "SELECT window_start, value FROM record

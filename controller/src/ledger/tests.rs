@@ -7,6 +7,7 @@ use bulkhead_core::{CgroupId, Meter, VirtualClusterName, VirtualClusterNumber};
 use bulkhead_proto::v1;
 
 use super::*;
+use crate::query::{Reading, Span};
 
 impl Ledger {
     /// Everything that usage is made of, without the numbers that rows happen to have.
@@ -118,8 +119,34 @@ fn numbers_last_and_are_never_given_again() {
     assert!(numbers.values().all(|given| *given != later[&c]));
 }
 
+/// A disk went, and the sum over all of them with it.
 #[test]
-fn an_agent_s_numbers_are_taken_over_or_refused_whole() {
+fn a_counter_that_falls_does_not_grow_until_it_passes_its_highest() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), None).unwrap();
+    let high = 1 << 63;
+    let values = [high - 10, high + 5, 20, high - 1, high + 6, high + 9];
+    let records = (0..).zip(values).map(|(n, value)| record("a", 1, n * 60, value)).collect();
+    ledger.merge(&stream("j"), &Batch { sequence: 1, records }, 1).unwrap();
+    let levels = |edges: &[u64]| {
+        let spans: Vec<Span> =
+            edges.windows(2).map(|edge| Span { start: edge[0], end: edge[1] }).collect();
+        let mut facts = ledger.facts(&Selection::default(), &spans).unwrap();
+        let Some((_, Reading::Counter(levels))) = facts.series.pop() else {
+            panic!("one counter: {facts:?}");
+        };
+        levels
+    };
+    let (fell, risen) = (high + 5, high + 6);
+    let every = levels(&[0, 60, 120, 180, 240, 300, 360]);
+    assert_eq!(every, [0, high - 10, fell, fell, fell, risen, high + 9]);
+    // What an edge shows does not depend on where the question begins.
+    assert_eq!(levels(&[180, 240, 300, 360]), every[3..]);
+    assert_eq!(levels(&[0, 360]), [0, high + 9]);
+}
+
+#[test]
+fn an_agent_s_numbers_are_taken_over_where_free_and_never_refused() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), None).unwrap();
     // The agent outlived our data directory.
@@ -127,16 +154,20 @@ fn an_agent_s_numbers_are_taken_over_or_refused_whole() {
     ledger.merge(&stream("j"), &learnt, 1).unwrap();
     let numbers = ledger.numbers(&names(&["a", "b"])).unwrap();
     assert_eq!(numbers.values().map(|number| number.get()).collect::<Vec<_>>(), [41, 42]);
-    let before = ledger.dump().unwrap();
-    for (name, number) in [("a", 7), ("c", 41)] {
-        let records = vec![record("a", 41, 60, 9), record(name, number, 60, 9)];
-        let error = ledger.merge(&stream("j"), &Batch { sequence: 2, records }, 1).unwrap_err();
-        assert!(matches!(error, LedgerError::Identity(_)), "{error:?}");
-        let shown = error.to_string();
-        assert!(shown.contains(name) && shown.contains(&number.to_string()), "{shown}");
+    // Its number is another, its number is of another name, its number is the last there is.
+    let odd = [("a", 7), ("c", 41), ("d", u32::MAX), ("e", 7)];
+    let records = odd.map(|(name, number)| record(name, number, 60, 9)).to_vec();
+    let merged = ledger.merge(&stream("j"), &Batch { sequence: 2, records }, 1).unwrap();
+    assert_eq!(merged.acknowledged, 2);
+    let given = ledger.numbers(&names(&["a", "b", "c", "d", "e", "f"])).unwrap();
+    let given: Vec<u32> = given.values().map(|number| number.get()).collect();
+    assert_eq!(given, [41, 42, 43, 44, 7, 45]);
+    let rows = ledger.dump().unwrap();
+    for name in ["a", "c", "d", "e"] {
+        let of = |row: &&String| row.contains("record") && row.contains(&format!("\"{name}\""));
+        let expected = if name == "a" { 2 } else { 1 };
+        assert_eq!(rows.iter().filter(of).count(), expected, "{name}: {rows:?}");
     }
-    assert_eq!(ledger.dump().unwrap(), before, "nothing of a refused batch is stored");
-    assert_eq!(ledger.acknowledged(&stream("j")).unwrap(), 1);
 }
 
 type Make = fn(&Path);

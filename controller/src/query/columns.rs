@@ -46,12 +46,8 @@ struct Sums<'a> {
 
 impl Sums<'_> {
     fn add(&mut self, series: &Series, before: u64, after: u64) -> Result<(), QueryError> {
-        let used = after.checked_sub(before).ok_or_else(|| QueryError::Backwards {
-            meter: series.meter.to_string(),
-            key: series.key.clone(),
-            start: self.span.start,
-            end: self.span.end,
-        })?;
+        // Levels do not fall: each is the highest so far.
+        let used = after.saturating_sub(before);
         let sum = self.counters.get(&series.meter).copied().unwrap_or(0);
         let sum = sum.checked_add(used).ok_or_else(|| self.overflow(series.meter))?;
         self.counters.insert(series.meter, sum);

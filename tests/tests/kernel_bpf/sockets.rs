@@ -153,3 +153,23 @@ fn a_cgroup_that_is_gone_has_no_connections() {
     assert!(done.errors.is_empty(), "{:?}", done.errors);
     assert_eq!((done.ended, done.kept), (0, 0));
 }
+
+/// The far end is judged by nobody who would end it: it learns by the reset, which goes although
+/// everything else to it is refused.
+#[test]
+fn the_far_end_that_only_observes_learns_of_it() {
+    let node = Node::in_mode(MODE_OBSERVE);
+    let red = node.traffic("red", node.red());
+    let mut server = ready(&red, "tcp-serve --events --bind 0.0.0.0:9000");
+    let line = format!("tcp-hold --wait read --to {}", at(node.red().v4, 9000));
+    let mut holder = ready(&node.traffic("green", node.green()), &line);
+    assert!(server.wait_for_line().expect("event")["accepted"].is_string());
+    node.join("red", RED, MODE_ENFORCE);
+    let green = node.green().v4;
+    let done = end_connections(&node.sandbox.cgroups.root().join("red"), |peer: SocketAddr| {
+        peer.ip() == green
+    });
+    assert_eq!(done.ended, 1, "{:?}", done.errors);
+    let said = holder.wait_for_line().expect("the far end wakes");
+    assert_eq!(said["woke"], true, "{said}");
+}
