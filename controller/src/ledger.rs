@@ -60,12 +60,7 @@ impl Ledger {
             .map_err(|source| LedgerError::sqlite("open", &path, source))?;
         schema::prepare(&mut writer, page_limit)
             .map_err(|source| LedgerError::sqlite("prepare", &path, source))?;
-        Ok(Self {
-            path,
-            writer: Mutex::new(writer),
-            renumbered: Mutex::default(),
-            _lock: lock,
-        })
+        Ok(Self { path, writer: Mutex::new(writer), renumbered: Mutex::default(), _lock: lock })
     }
 
     /// Runs `work` in one transaction: all of it is durable after, or none of it is done.

@@ -2,6 +2,7 @@
 
 pub(crate) mod files;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bulkhead_api::{Catalogue, Document, Problems};
@@ -17,6 +18,15 @@ pub(crate) enum LoadError {
     /// They cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// There are none where there were some: the directory may not be mounted yet.
+    #[error(
+        "{path} holds no objects, which would take every virtual cluster down; put its files \
+         back, or, to have none, a file none.yaml that says so by a comment or by \"---\""
+    )]
+    Gone {
+        /// The directory.
+        path: PathBuf,
+    },
     /// They are wrong.
     #[error("{0}")]
     Wrong(Problems),
@@ -90,6 +100,7 @@ impl Loader {
             *tried = before;
             return Ok(());
         }
+        self.check_not_gone(&files)?;
         let taken = self.take(&files);
         if !matches!(taken, Err(LoadError::Ledger(_))) {
             *tried = Some(files);
@@ -103,6 +114,17 @@ impl Loader {
         }
         self.state.found(Findings { problems: Vec::new(), warnings });
         Ok(())
+    }
+
+    /// Refuses to take a directory without any text for the end of all objects.
+    fn check_not_gone(&self, files: &[GoodFile]) -> Result<(), LoadError> {
+        if files.iter().any(|file| !file.content.trim().is_empty()) {
+            return Ok(());
+        }
+        match documents(&self.ledger.good_files()?) {
+            Ok(remembered) if remembered.is_empty() => Ok(()),
+            _ => Err(LoadError::Gone { path: self.directory.path().to_owned() }),
+        }
     }
 
     /// Logs what is wrong, once, and shows it to operators.
@@ -129,6 +151,11 @@ impl Loader {
 
 /// Everything that the files say, or all that is wrong with them.
 fn catalogue(files: &[GoodFile]) -> Result<Catalogue, Problems> {
+    Catalogue::build(&documents(files)?)
+}
+
+/// Every object of the files, or all that is wrong with how they are written.
+fn documents(files: &[GoodFile]) -> Result<Vec<Document>, Problems> {
     let mut documents = Vec::new();
     let mut problems = Vec::new();
     for file in files {
@@ -137,5 +164,5 @@ fn catalogue(files: &[GoodFile]) -> Result<Catalogue, Problems> {
             Err(wrong) => problems.extend(wrong.0),
         }
     }
-    if problems.is_empty() { Catalogue::build(&documents) } else { Err(Problems(problems)) }
+    if problems.is_empty() { Ok(documents) } else { Err(Problems(problems)) }
 }

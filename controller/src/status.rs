@@ -24,9 +24,18 @@ struct Node {
     status: Option<v1::NodeStatus>,
     last_seen: u64,
     sent_generation: u64,
+    left_out: LeftOut,
     live: Option<Live>,
     /// How many streams it had: each has a number.
     streams: u64,
+}
+
+/// Usage that a node reported and that cannot be booked, since the controller began.
+#[derive(Debug, Default)]
+struct LeftOut {
+    records: usize,
+    /// What is wrong with the one that came last.
+    last: String,
 }
 
 /// The stream that a node has now.
@@ -149,12 +158,19 @@ impl Node {
             Some(_) => v1::node::Connection::Connected,
             None => v1::node::Connection::Away,
         };
+        let mut status = self.status.clone();
+        let LeftOut { records, last } = &self.left_out;
+        if *records > 0 {
+            let message = format!("{records} records are not booked, the last one: {last}");
+            let reason = v1::Reason { subject: "usage".to_owned(), message };
+            status.get_or_insert_default().reasons.push(reason);
+        }
         v1::Node {
             name: name.to_owned(),
             connection: connection.into(),
             last_seen: Some(timestamp(self.last_seen)),
             facts: Some(self.facts.clone()),
-            status: self.status.clone(),
+            status,
             wanted_generation: self.sent_generation,
         }
     }
@@ -174,6 +190,15 @@ impl Stream {
     /// The node was sent this generation.
     pub(crate) fn sent(&self, generation: u64) {
         self.update(|node| node.sent_generation = generation);
+        self.nodes.changed();
+    }
+
+    /// Records of the node cannot be booked; what is wrong with each.
+    pub(crate) fn left_out(&self, records: &[String]) {
+        self.update(|node| {
+            node.left_out.records += records.len();
+            node.left_out.last = records.last().cloned().unwrap_or_default();
+        });
         self.nodes.changed();
     }
 

@@ -46,6 +46,19 @@ impl Ledger {
         self.read("look up a journal", |transaction| acknowledged(transaction, stream))
     }
 
+    /// The other node that a journal's usage is booked to, if there is one.
+    pub(crate) fn other_node(&self, stream: &StreamKey) -> Result<Option<String>, LedgerError> {
+        self.read("look up whose a journal is", |transaction| {
+            transaction
+                .prepare(
+                    "SELECT node.name FROM stream JOIN node ON node.id = stream.node
+                     WHERE journal = ?1 AND node.name <> ?2 ORDER BY 1 LIMIT 1",
+                )?
+                .query_row([&stream.journal, &stream.node], |row| row.get(0))
+                .optional()
+        })
+    }
+
     /// Takes in a batch, whole or not at all, and the journal's mark with it. One at or below the
     /// mark is here already and changes nothing. `now`: nanoseconds since the Unix epoch.
     pub(crate) fn merge(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_core::Meter;
 use bulkhead_core::meter::Kind;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use super::{Ledger, LedgerError, number, stored};
 use crate::family::Family;
@@ -188,14 +188,12 @@ fn highest(
     series: i64,
     span: Span,
 ) -> rusqlite::Result<Option<u64>> {
-    let value = transaction
+    let value: Option<i64> = transaction
         .prepare_cached(
-            "SELECT value FROM record
-             WHERE series = ?1 AND window_start >= ?2 AND window_start < ?3
-             ORDER BY value < 0 DESC, value DESC LIMIT 1",
+            "SELECT coalesce(max(value) FILTER (WHERE value < 0), max(value)) FROM record
+             WHERE series = ?1 AND window_start >= ?2 AND window_start < ?3",
         )?
-        .query_row(params![series, stored(span.start), stored(span.end)], |row| row.get(0))
-        .optional()?;
+        .query_row(params![series, stored(span.start), stored(span.end)], |row| row.get(0))?;
     Ok(value.map(number))
 }
 

@@ -22,6 +22,12 @@ use crate::status::Stream;
 /// How long an agent may take to say Hello.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Most characters of what is told of a record that cannot be booked: its name may be anything.
+const MAX_TOLD: usize = 500;
+
+/// Most records of one batch that are logged because they cannot be booked.
+const MOST_LOGGED: usize = 10;
+
 /// Why a stream ends.
 enum End {
     /// The agent has gone, or cannot be written to.
@@ -105,6 +111,7 @@ impl Session {
     }
 
     async fn converse(&mut self, agent: Introduced) -> Result<(), End> {
+        self.check_name(&agent.stream).await?;
         let (stream, mut replaced) = self.register(&agent).await?;
         let key = agent.stream.clone();
         let acknowledged = self.blocking(move |ledger| ledger.acknowledged(&key)).await?;
@@ -142,7 +149,26 @@ impl Session {
         }
     }
 
-    /// Makes the node known, and its stream this one.
+    /// Refuses a journal that another node's usage came from: the same counters would be booked
+    /// again, as those of a second node.
+    async fn check_name(&self, stream: &StreamKey) -> Result<(), End> {
+        let key = stream.clone();
+        let Some(before) = self.blocking(move |ledger| ledger.other_node(&key)).await? else {
+            return Ok(());
+        };
+        let StreamKey { node, journal, .. } = stream;
+        let message = format!(
+            "node \"{node}\" reports from journal \"{journal}\", which is of node \"{before}\": its \
+             usage would be booked twice; start its agent with --node {before}, or, where it is \
+             another machine or was booted since, remove its --state-dir"
+        );
+        let about = [("node", node.as_str()), ("known_as", before.as_str())];
+        Err(reason::refused(Code::FailedPrecondition, "NODE_RENAMED", message, about).into())
+    }
+
+    /// Makes the node known, and its stream this one. Where the ledger cannot store who it is,
+    /// the node is told what it must know all the same: it comes again with its usage, which
+    /// cannot be stored then either.
     async fn register(&self, agent: &Introduced) -> Result<(Stream, oneshot::Receiver<()>), End> {
         let Introduced { stream: StreamKey { node, .. }, facts, started } = agent;
         let nodes = &self.service.nodes;
@@ -159,8 +185,12 @@ impl Session {
         let state = Arc::clone(&self.service.state);
         let nodes = Arc::clone(nodes);
         self.blocking(move |ledger| {
-            ledger.remember_node(&known)?;
-            state.set_node_addresses(nodes.addresses())
+            let remembered = ledger.remember_node(&known);
+            let told = state.set_node_addresses(nodes.addresses());
+            for error in [remembered, told].into_iter().filter_map(Result::err) {
+                tracing::error!(node = known.name, "{}", reason::chain(&error));
+            }
+            Ok(())
         })
         .await?;
         Ok(registered)
@@ -175,9 +205,16 @@ impl Session {
             }
             FromAgent::Usage(batch) => {
                 stream.seen(now());
-                let batch = checked(&batch)?;
+                let (batch, left_out) = checked(&batch)?;
                 let key = key.clone();
                 let merged = self.blocking(move |ledger| ledger.merge(&key, &batch, now())).await?;
+                if !merged.duplicate && !left_out.is_empty() {
+                    let (node, records) = (stream.node(), left_out.len());
+                    for record in left_out.iter().take(MOST_LOGGED) {
+                        tracing::error!(node, records, "not booked: {record}");
+                    }
+                    stream.left_out(&left_out);
+                }
                 self.answer(ToAgent::UsageAck(v1::UsageAck { sequence: merged.acknowledged })).await
             }
         }
@@ -221,22 +258,28 @@ impl Session {
     }
 }
 
-/// Every record of a batch, or why it is garbage: then nothing of it is stored.
-fn checked(batch: &v1::UsageBatch) -> Result<Batch, Status> {
-    let sequence = batch.sequence.to_string();
-    let wrong = |message: String| {
-        let about = [("sequence", sequence.as_str())];
-        reason::refused(Code::InvalidArgument, "USAGE_INVALID", message, about)
-    };
-    if batch.sequence == 0 || i64::try_from(batch.sequence).is_err() {
-        return Err(wrong(format!("usage batch: sequence {sequence} is not between 1 and 2^63-1")));
+/// The records of a batch that can be booked, and why others cannot be: they would be no better
+/// when they are sent again, so what comes after them in the journal must not wait for them. A
+/// batch that cannot be acknowledged is garbage.
+fn checked(batch: &v1::UsageBatch) -> Result<(Batch, Vec<String>), Status> {
+    let sequence = batch.sequence;
+    if sequence == 0 || i64::try_from(sequence).is_err() {
+        let message = format!("usage batch: sequence {sequence} is not between 1 and 2^63-1");
+        let about = [("sequence", &*sequence.to_string())];
+        return Err(reason::refused(Code::InvalidArgument, "USAGE_INVALID", message, about));
     }
-    let record = |(index, record)| {
-        UsageRecord::try_from(record)
-            .map_err(|error| wrong(format!("usage batch {sequence}: record {index}: {error}")))
-    };
-    let records = batch.records.iter().enumerate().map(record).collect::<Result<_, _>>()?;
-    Ok(Batch { sequence: batch.sequence, records })
+    let (mut records, mut left_out) = (Vec::new(), Vec::new());
+    for (index, record) in batch.records.iter().enumerate() {
+        match UsageRecord::try_from(record) {
+            Ok(record) => records.push(record),
+            Err(mut error) => {
+                error.object = error.object.chars().take(MAX_TOLD / 2).collect();
+                let told = format!("usage batch {sequence}: record {index}: {error}");
+                left_out.push(told.chars().take(MAX_TOLD).collect());
+            }
+        }
+    }
+    Ok((Batch { sequence, records }, left_out))
 }
 
 /// Waits until the controller ends.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tonic::Code;
 
-use crate::running::{Agent, Place, Running, hello, reason, usage};
+use crate::running::{Agent, PATIENCE, Place, Running, hello, reason, usage};
 
 #[tokio::test]
 async fn garbage_bytes_end_their_connection_and_nothing_else() {
@@ -41,40 +41,68 @@ async fn connected(running: &Running) -> Agent {
     agent
 }
 
-type Break = fn(&mut v1::UsageBatch);
+type Break = fn(&mut v1::UsageRecord);
 
 #[tokio::test]
-async fn a_batch_with_one_bad_record_is_refused_whole_and_named() {
+async fn a_bad_record_is_named_and_does_not_hold_up_its_journal() {
     let place = Place::with(&["a"]);
     let running = place.start().await;
-    connected(&running).await.report(usage(1, ("a", 1), 0, 5)).await;
-    let cases: [(&str, &str, Break); 5] = [
-        ("USAGE_INVALID", "sequence 0", |batch| batch.sequence = 0),
-        ("USAGE_INVALID", "record 1", |batch| {
-            batch.records[1].virtual_cluster = "..".to_owned();
-        }),
-        ("USAGE_INVALID", "record 1", |batch| {
-            batch.records[1].window_nanoseconds = 7;
-        }),
-        ("IDENTITY_MISMATCH", "\"a\"", |batch| {
-            batch.records[1].virtual_cluster_number = 9;
-        }),
-        ("IDENTITY_MISMATCH", "number 1", |batch| {
-            batch.records[1].virtual_cluster = "x".to_owned();
+    let mut agent = connected(&running).await;
+    let cases: [(&str, Break); 3] = [
+        ("virtual_cluster: ", |record| record.virtual_cluster = "..".repeat(400)),
+        ("window_nanoseconds 7", |record| record.window_nanoseconds = 7),
+        ("after the year 2262", |record| {
+            record.window_start_unix_nanoseconds = 60 * (u64::MAX / 60 - 1);
         }),
     ];
-    for (expected, named, break_it) in cases {
-        let mut agent = connected(&running).await;
-        let mut batch = usage(2, ("a", 1), 60, 50);
-        batch.records.push(batch.records[0].clone());
-        break_it(&mut batch);
-        agent.send(FromAgent::Usage(batch)).await;
-        let status = agent.end().await;
-        assert_eq!(reason(&status), expected);
-        assert!(status.message().contains(named), "{status:?}");
-        assert_eq!(running.used().await, [("a".to_owned(), 5)]);
+    for (sequence, (named, break_it)) in (1..).zip(cases) {
+        let mut batch = usage(sequence, ("a", 1), sequence * 60, sequence * 10);
+        batch.records.insert(0, batch.records[0].clone());
+        break_it(&mut batch.records[0]);
+        for _ in 0..2 {
+            assert_eq!(agent.report(batch.clone()).await, sequence);
+        }
+        assert_eq!(running.used().await, [("a".to_owned(), sequence * 10)]);
+        let request = v1::GetNodeRequest { name: "n1".to_owned() };
+        let node = running.nodes().await.get_node(request).await.unwrap().into_inner().node;
+        let reasons = node.unwrap().status.unwrap().reasons;
+        assert_eq!((reasons.len(), reasons[0].subject.as_str()), (1, "usage"), "{reasons:?}");
+        let told = &reasons[0].message;
+        assert!(told.starts_with(&format!("{sequence} records are not booked")), "{told}");
+        assert!(told.contains("record 0") && told.contains(named), "{told}");
     }
-    assert_eq!(running.agent(hello("n1")).await.welcome().await.acknowledged_sequence, 1);
+    assert_eq!(running.agent(hello("n1")).await.welcome().await.acknowledged_sequence, 3);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_without_a_number_ends_the_stream() {
+    let place = Place::with(&["a"]);
+    let running = place.start().await;
+    for sequence in [0, u64::MAX] {
+        let mut agent = connected(&running).await;
+        agent.send(FromAgent::Usage(usage(sequence, ("a", 1), 60, 50))).await;
+        let status = agent.end().await;
+        assert_eq!(reason(&status), "USAGE_INVALID");
+        assert!(status.message().contains(&format!("sequence {sequence}")), "{status:?}");
+    }
+    assert_eq!(running.used().await, []);
+    running.stop().await;
+}
+
+/// The controller's data directory was lost, and with it the numbers that agents know.
+#[tokio::test]
+async fn numbers_of_a_lost_ledger_hold_nothing_up() {
+    let place = Place::with(&["a", "b"]);
+    let running = place.start().await;
+    let mut agent = connected(&running).await;
+    let batch = |sequence, records: [(&str, u32); 3]| v1::UsageBatch {
+        sequence,
+        records: records.iter().flat_map(|it| usage(0, *it, 60, 5).records).collect(),
+    };
+    assert_eq!(agent.report(batch(1, [("b", 1), ("a", 2), ("gone", 1)])).await, 1);
+    let used = ["a", "b", "gone"].map(|name| (name.to_owned(), 5));
+    assert_eq!(running.used().await, used);
     running.stop().await;
 }
 
@@ -128,6 +156,41 @@ async fn a_full_disk_acknowledges_nothing_and_keeps_what_it_has() {
     let mut agent = running.agent(hello("n1")).await;
     assert_eq!(agent.welcome().await.acknowledged_sequence, stored);
     assert_eq!(agent.report(large(stored + 1)).await, stored + 1);
+    running.stop().await;
+}
+
+/// Every write fails, as on a disk that is full to the last byte.
+#[tokio::test]
+async fn while_nothing_can_be_stored_agents_are_told_everything() {
+    let place = Place::with(&["a"]);
+    let running = place.start().await;
+    let mut first = connected(&running).await;
+    let ledger = rusqlite::Connection::open(place.path().join("data/ledger.db")).unwrap();
+    let tables = [("node", "INSERT"), ("generation", "UPDATE"), ("stream", "INSERT")];
+    for (table, change) in tables {
+        let sql = format!(
+            "CREATE TRIGGER no_{table} BEFORE {change} ON {table}
+             BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        );
+        ledger.execute_batch(&sql).unwrap();
+    }
+    let mut second = hello("n2");
+    second.facts.as_mut().unwrap().addresses = vec!["192.0.2.7".to_owned()];
+    let mut agent = running.agent(second.clone()).await;
+    assert_eq!(agent.welcome().await.acknowledged_sequence, 0);
+    assert_eq!(agent.snapshot().await.virtual_clusters.len(), 1);
+    agent.send(FromAgent::Usage(usage(1, ("a", 1), 0, 5))).await;
+    assert_eq!(reason(&agent.end().await), "LEDGER_FAILED");
+
+    for (table, _) in tables {
+        ledger.execute_batch(&format!("DROP TRIGGER no_{table}")).unwrap();
+    }
+    let mut agent = running.agent(second).await;
+    assert_eq!(agent.welcome().await.acknowledged_sequence, 0);
+    assert_eq!(agent.report(usage(1, ("a", 1), 0, 5)).await, 1);
+    let told = async { while first.snapshot().await.node_addresses != ["192.0.2.7"] {} };
+    tokio::time::timeout(PATIENCE, told).await.expect("the new node's address is told");
+    assert_eq!(running.used().await, [("a".to_owned(), 5)]);
     running.stop().await;
 }
 

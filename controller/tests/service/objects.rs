@@ -112,6 +112,42 @@ async fn a_directory_that_goes_away_changes_nothing_until_it_is_back() {
     running.stop().await;
 }
 
+/// As a volume looks that is not mounted yet.
+#[tokio::test]
+async fn a_directory_without_objects_releases_nobody_unless_it_says_so() {
+    let place = Place::with(&["a"]);
+    place.start().await.stop().await;
+    let file = place.objects().join("a.yaml");
+    let aside = place.path().join("aside");
+    fs::rename(&file, &aside).unwrap();
+    let running = place.start().await;
+    let named = place.objects().display().to_string();
+    let refused = |shown: &v1::ListVirtualClustersResponse| {
+        assert_eq!(shown.virtual_clusters.len(), 1);
+        shown.problems.len() == 1 && shown.problems[0].starts_with(&named)
+    };
+    until(&running, refused).await;
+    fs::rename(&aside, &file).unwrap();
+    until(&running, |shown| shown.problems.is_empty()).await;
+    // Nor while it runs, nor by files without a word in them.
+    fs::remove_file(&file).unwrap();
+    until(&running, refused).await;
+    place.write("a.yaml", "\n");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(refused(&list(&running).await));
+
+    place.write("a.yaml", &cluster("a", "{}"));
+    until(&running, |shown| shown.problems.is_empty()).await;
+    for none in ["# there are none\n", "---\n"] {
+        place.write("a.yaml", none);
+        let shown = until(&running, |shown| shown.virtual_clusters.is_empty()).await;
+        assert_eq!(shown.problems, Vec::<String>::new());
+        place.write("a.yaml", &cluster("a", "{}"));
+        until(&running, |shown| !shown.virtual_clusters.is_empty()).await;
+    }
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn other_files_and_hidden_ones_are_no_objects() {
     let place = Place::with(&["a"]);

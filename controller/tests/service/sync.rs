@@ -93,6 +93,39 @@ async fn usage_is_acknowledged_when_durable_and_a_duplicate_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_counter_that_falls_is_usage_again_when_it_passes_its_highest() {
+    let place = Place::with(&["a"]);
+    let running = place.start().await;
+    let mut agent = running.agent(hello("n1")).await;
+    for (sequence, total, used) in [(1, 100, 100), (2, 40, 100), (3, 99, 100), (4, 130, 130)] {
+        agent.report(usage(sequence, ("a", 1), sequence * 60, total)).await;
+        assert_eq!(running.used().await, [("a".to_owned(), used)]);
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_renamed_is_refused_and_nothing_is_booked_twice() {
+    let place = Place::with(&["a"]);
+    let running = place.start().await;
+    let mut agent = running.agent(hello("n1")).await;
+    agent.report(usage(1, ("a", 1), 0, 5)).await;
+    let renamed = v1::Hello { journal_id: "journal-of-n1".to_owned(), ..hello("n2") };
+    let status = running.agent(renamed).await.end().await;
+    let refused = (Code::FailedPrecondition, "NODE_RENAMED".to_owned());
+    assert_eq!((status.code(), reason(&status)), refused);
+    for named in ["\"n1\"", "\"n2\"", "--node n1"] {
+        assert!(status.message().contains(named), "{status:?}");
+    }
+    // Nobody of that name is known, and the node goes on by its own.
+    let nodes = running.nodes().await.list_nodes(v1::ListNodesRequest::default()).await.unwrap();
+    assert_eq!(nodes.into_inner().nodes.len(), 1);
+    assert_eq!(agent.report(usage(2, ("a", 1), 60, 6)).await, 2);
+    assert_eq!(running.used().await, [("a".to_owned(), 6)]);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn the_younger_agent_process_of_a_node_wins() {
     let place = Place::with(&["a"]);
     let running = place.start().await;

@@ -375,17 +375,3 @@ fn a_page_token_belongs_to_its_question() {
     let garbage = v1::QueryUsageRequest { page_token: "feed".to_owned(), ..second };
     assert_eq!(refused(&ledger, &garbage), refusal);
 }
-
-#[test]
-fn a_ledger_that_was_meddled_with_is_found_out() {
-    let (dir, ledger) = ledger();
-    let reports = [(0, 100), (60, 250)].map(|(start, total)| (0, record(0, 1, 0, start, total)));
-    deliver(&ledger, &[reports.to_vec()]);
-    let meddler = rusqlite::Connection::open(dir.path().join(crate::ledger::FILE)).unwrap();
-    let swap = "UPDATE record SET value = 350 - value WHERE series =
-                (SELECT id FROM series WHERE meter = 1)";
-    assert_eq!(meddler.execute(swap, []).unwrap(), 2);
-    let stepped = v1::QueryUsageRequest { step: Some(time::duration(60)), ..request(&[]) };
-    let refusal = (tonic::Code::DataLoss, "LEDGER_INCONSISTENT".to_owned());
-    assert_eq!(refused(&ledger, &stepped), refusal);
-}
