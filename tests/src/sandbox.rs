@@ -34,10 +34,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// Makes a sandbox with that many hosts.
     pub fn new(hosts: u8) -> Result<Self> {
-        ensure!(
-            geteuid().is_root(),
-            "this test changes cgroups and namespaces: run it as root"
-        );
+        ensure!(geteuid().is_root(), "this test changes cgroups and namespaces: run it as root");
         let name = unique();
         Ok(Self {
             cgroups: Cgroups::new(&name)?,
@@ -61,11 +58,7 @@ impl Sandbox {
 /// A name that nothing else on this machine has, short enough for an interface.
 fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "bh{}x{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("bh{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A mounted BPF file system.
@@ -78,13 +71,7 @@ impl BpfFs {
     fn mount(name: &str) -> Result<Self> {
         let path = Path::new("/run").join(format!("{name}-bpf"));
         fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
-        let mounted = mount(
-            Some("bpf"),
-            &path,
-            Some("bpf"),
-            MsFlags::empty(),
-            None::<&str>,
-        );
+        let mounted = mount(Some("bpf"), &path, Some("bpf"), MsFlags::empty(), None::<&str>);
         // From here on the directory is removed again.
         let made = Self { path };
         mounted.with_context(|| format!("mount a BPF file system at {}", made.path.display()))?;

@@ -53,9 +53,7 @@ fn install(object: &[u8], path: &Path) -> Result<()> {
     if fs::read(path).is_ok_and(|there| there == object) {
         return Ok(());
     }
-    let dir = path
-        .parent()
-        .context("the object's path has no directory")?;
+    let dir = path.parent().context("the object's path has no directory")?;
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let new = path.with_extension("o.new");
     fs::write(&new, object).with_context(|| format!("cannot write {}", new.display()))?;
@@ -159,15 +157,9 @@ fn debian() -> Result<String, String> {
 /// Takes away what the cargo that runs this program, or its user, set for the outer workspace.
 fn without_inherited(command: Cmd) -> Cmd {
     let bends = |key: &String| {
-        [
-            "RUSTC",
-            "CARGO_BUILD_",
-            "CARGO_PROFILE_",
-            "CARGO_TARGET_",
-            "CARGO_UNSTABLE_",
-        ]
-        .iter()
-        .any(|prefix| key.starts_with(prefix))
+        ["RUSTC", "CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_UNSTABLE_"]
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
             || ["RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO"].contains(&key.as_str())
     };
     env::vars_os()

@@ -29,10 +29,7 @@ impl Cmd {
     pub(crate) fn new(program: impl AsRef<OsStr>, why: impl Into<String>) -> Self {
         let mut command = Command::new(program);
         command.current_dir(paths::root());
-        Self {
-            command,
-            why: why.into(),
-        }
+        Self { command, why: why.into() }
     }
 
     /// A command that changes the machine: through `sudo` where we are not root.
@@ -94,30 +91,20 @@ impl Cmd {
     pub(crate) fn within(self, seconds: &str) -> Result<Self> {
         let why = self.why.clone();
         let mut timed = Self::tool("timeout", why)?.arg(seconds);
-        timed
-            .command
-            .arg(self.command.get_program())
-            .args(self.command.get_args());
+        timed.command.arg(self.command.get_program()).args(self.command.get_args());
         Ok(timed)
     }
 
     /// Runs it with this process's own input and output; an error status is an error.
     pub(crate) fn show(mut self) -> Result<()> {
         let status = self.command.status().with_context(|| self.cannot_start())?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(self.failure(status, ""))
-        }
+        if status.success() { Ok(()) } else { Err(self.failure(status, "")) }
     }
 
     /// Runs it and returns its standard output; an error status is an error.
     pub(crate) fn read(mut self) -> Result<String> {
-        let output = self
-            .command
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| self.cannot_start())?;
+        let output =
+            self.command.stdin(Stdio::null()).output().with_context(|| self.cannot_start())?;
         if !output.status.success() {
             return Err(self.failure(output.status, &String::from_utf8_lossy(&output.stderr)));
         }
@@ -139,14 +126,8 @@ impl Cmd {
             .spawn()
             .with_context(|| self.cannot_start())?;
         let lines = lines_of([
-            child
-                .stdout
-                .take()
-                .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
-            child
-                .stderr
-                .take()
-                .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+            child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+            child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
         ]);
         let mut tail = VecDeque::new();
         for line in lines {
@@ -156,15 +137,9 @@ impl Cmd {
             }
             tail.push_back(line);
         }
-        let status = child
-            .wait()
-            .with_context(|| format!("wait for {}", self.text()))?;
+        let status = child.wait().with_context(|| format!("wait for {}", self.text()))?;
         let tail = Vec::from(tail).join("\n");
-        if status.success() {
-            Ok(())
-        } else {
-            Err(self.failure(status, &tail))
-        }
+        if status.success() { Ok(()) } else { Err(self.failure(status, &tail)) }
     }
 
     /// The bare command, for a caller that watches it by itself.
@@ -177,12 +152,7 @@ impl Cmd {
         let mut text = String::new();
         for (key, value) in self.command.get_envs() {
             if let Some(value) = value {
-                let _ = write!(
-                    text,
-                    "{}={} ",
-                    key.display(),
-                    quoted(&value.to_string_lossy())
-                );
+                let _ = write!(text, "{}={} ", key.display(), quoted(&value.to_string_lossy()));
             }
         }
         text.push_str(&self.command.get_program().to_string_lossy());
@@ -198,11 +168,7 @@ impl Cmd {
     }
 
     fn failure(&self, status: ExitStatus, output: &str) -> anyhow::Error {
-        let mut text = format!(
-            "`{}`, run to {}, ended with {status}",
-            self.text(),
-            self.why
-        );
+        let mut text = format!("`{}`, run to {}, ended with {status}", self.text(), self.why);
         let lines: Vec<&str> = output.lines().collect();
         for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
             let _ = write!(text, "\n    {line}");
@@ -218,10 +184,7 @@ fn lines_of<const N: usize>(pipes: [Option<Box<dyn Read + Send>>; N]) -> mpsc::R
         let sender = sender.clone();
         thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-                if sender
-                    .send(String::from_utf8_lossy(&line).into_owned())
-                    .is_err()
-                {
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                     break;
                 }
             }
@@ -268,37 +231,21 @@ mod tests {
             .quietly(&Step::begin("fail"))
             .expect_err("exit 3 is a failure");
         let text = error.to_string();
-        assert!(
-            text.starts_with("`sh -c 'echo first; echo last >&2; exit 3'`"),
-            "{text}"
-        );
-        assert!(
-            text.contains("run to show a failure, ended with exit status: 3"),
-            "{text}"
-        );
-        assert!(
-            text.contains("    first") && text.contains("    last"),
-            "{text}"
-        );
+        assert!(text.starts_with("`sh -c 'echo first; echo last >&2; exit 3'`"), "{text}");
+        assert!(text.contains("run to show a failure, ended with exit status: 3"), "{text}");
+        assert!(text.contains("    first") && text.contains("    last"), "{text}");
     }
 
     #[test]
     fn a_missing_program_is_named() {
-        let error = Cmd::new("no-such-program", "see it fail")
-            .read()
-            .expect_err("is missing");
-        assert_eq!(
-            error.to_string(),
-            "cannot start `no-such-program`, run to see it fail"
-        );
+        let error = Cmd::new("no-such-program", "see it fail").read().expect_err("is missing");
+        assert_eq!(error.to_string(), "cannot start `no-such-program`, run to see it fail");
     }
 
     #[test]
     fn quoting_round_trips_through_a_shell() {
         let word = "a 'b' \"c\" $d";
-        let said = Cmd::new("sh", "quote")
-            .arg("-c")
-            .arg(format!("printf %s {}", quoted(word)));
+        let said = Cmd::new("sh", "quote").arg("-c").arg(format!("printf %s {}", quoted(word)));
         assert_eq!(said.read().expect("printf works"), word);
     }
 }

@@ -105,13 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             println!("{}", Image::get(*rebuild)?.dir().display());
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Run {
-            timeout,
-            memory,
-            payload,
-            results,
-            command,
-        } => {
+        Verb::Run { timeout, memory, payload, results, command } => {
             let nothing = paths::target().join("lab/nothing");
             let default_results = paths::target().join("lab/results");
             fs::create_dir_all(&nothing).context("create an empty payload")?;
@@ -145,13 +139,7 @@ pub(crate) fn boot_and_run(request: &LabRun<'_>) -> Result<LabOutcome> {
     let image = Image::get(false)?;
     let files = RunDir::create(&directory()?)?;
     let booting = Step::begin("Booting the lab's node");
-    let machine = Machine::start(
-        &image,
-        &files,
-        &payload,
-        request.command,
-        request.memory_mib,
-    )?;
+    let machine = Machine::start(&image, &files, &payload, request.command, request.memory_mib)?;
     let outcome = watch(machine, &files, request.timeout, booting);
     // Also after a panic or a timeout: what was written until then helps to find out why.
     let results = files.read_results(request.results);
@@ -178,11 +166,7 @@ fn watch(
             break status;
         }
         if machine.age() > timeout {
-            let stage = if booting.is_some() {
-                "was still booting"
-            } else {
-                "was still running"
-            };
+            let stage = if booting.is_some() { "was still booting" } else { "was still running" };
             bail!(
                 "the lab's node {stage} after {timeout:?} and was ended{}",
                 tail(&files.console())
@@ -199,15 +183,8 @@ fn watch(
             tail(&files.console())
         );
     };
-    let exit_code = code
-        .parse()
-        .with_context(|| format!("the node told status {code:?}"))?;
-    Ok(LabOutcome {
-        exit_code,
-        boot,
-        total,
-        kernel: kernel.to_owned(),
-    })
+    let exit_code = code.parse().with_context(|| format!("the node told status {code:?}"))?;
+    Ok(LabOutcome { exit_code, boot, total, kernel: kernel.to_owned() })
 }
 
 /// The end of the console's log, to go into an error; from the panic on, if there was one.
@@ -226,10 +203,7 @@ fn make_empty(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let mut entries = fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))?;
     if entries.next().is_some() {
-        bail!(
-            "results would mix with what is in {}: empty it or name another",
-            dir.display()
-        );
+        bail!("results would mix with what is in {}: empty it or name another", dir.display());
     }
     Ok(())
 }
@@ -238,8 +212,7 @@ fn make_empty(dir: &Path) -> Result<()> {
 fn turn(lab: &Path) -> Result<File> {
     let path = lab.join("lock");
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-    file.lock()
-        .with_context(|| format!("lock {}", path.display()))?;
+    file.lock().with_context(|| format!("lock {}", path.display()))?;
     Ok(file)
 }
 
@@ -257,9 +230,7 @@ mod tests {
     #[test]
     fn a_panic_is_shown_from_its_first_line() {
         let noise = "harmless\n".repeat(100);
-        let told = tail(&format!(
-            "{noise}[1.0] Kernel panic - not syncing: x\ncall\n{noise}"
-        ));
+        let told = tail(&format!("{noise}[1.0] Kernel panic - not syncing: x\ncall\n{noise}"));
         let mut lines = told.lines().skip(1).map(str::trim);
         assert_eq!(lines.next(), Some("[1.0] Kernel panic - not syncing: x"));
         assert_eq!(lines.next(), Some("call"));
@@ -279,9 +250,7 @@ mod tests {
     fn results_do_not_mix_with_what_is_there() {
         let dir = tempfile::tempdir().expect("a directory");
         make_empty(&dir.path().join("new")).expect("an absent directory is made");
-        let error = make_empty(dir.path())
-            .expect_err("holds a directory now")
-            .to_string();
+        let error = make_empty(dir.path()).expect_err("holds a directory now").to_string();
         assert!(error.contains("empty it or name another"), "{error}");
     }
 }

@@ -56,13 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&[Group::Lint], args.yes)?;
     if args.publish_contract {
         return buf("take the gRPC contract as published")?
-            .args([
-                "build",
-                "proto",
-                "--exclude-source-info",
-                "--output",
-                BASELINE,
-            ])
+            .args(["build", "proto", "--exclude-source-info", "--output", BASELINE])
             .show();
     }
     let mut failed = Vec::new();
@@ -82,12 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if failed.is_empty() {
         return Ok(());
     }
-    bail!(
-        "{} of {} checks failed: {}",
-        failed.len(),
-        CHECKS.len(),
-        failed.join("; ")
-    )
+    bail!("{} of {} checks failed: {}", failed.len(), CHECKS.len(), failed.join("; "))
 }
 
 fn formatting() -> Result<Verdict> {
@@ -113,13 +102,7 @@ fn contract_kept() -> Result<Verdict> {
 }
 
 fn crates() -> Result<Verdict> {
-    let checks = [
-        "check",
-        "--hide-inclusion-graph",
-        "bans",
-        "licenses",
-        "sources",
-    ];
+    let checks = ["check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
     for manifest in ["Cargo.toml", "ebpf/Cargo.toml"] {
         deny(manifest)?.args(checks).show()?;
     }
@@ -131,14 +114,10 @@ fn advisories() -> Result<Verdict> {
     if let Err(error) = fetch.within(FETCH_SECONDS)?.read() {
         let error = error.to_string();
         let reason = error.trim_end().lines().last().unwrap_or_default().trim();
-        return Ok(Verdict::LeftOut(format!(
-            "their database cannot be fetched here ({reason})"
-        )));
+        return Ok(Verdict::LeftOut(format!("their database cannot be fetched here ({reason})")));
     }
     for manifest in ["Cargo.toml", "ebpf/Cargo.toml"] {
-        deny(manifest)?
-            .args(["check", "--disable-fetch", "advisories"])
-            .show()?;
+        deny(manifest)?.args(["check", "--disable-fetch", "advisories"]).show()?;
     }
     Ok(Verdict::Passed)
 }
@@ -148,18 +127,8 @@ fn generated() -> Result<Verdict> {
 }
 
 fn clippy() -> Result<Verdict> {
-    let all = [
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-    ];
-    passed(
-        cargo("find mistakes")
-            .args(all)
-            .args(["--", "--deny", "warnings"]),
-    )
+    let all = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
+    passed(cargo("find mistakes").args(all).args(["--", "--deny", "warnings"]))
 }
 
 fn passed(cmd: Cmd) -> Result<Verdict> {
@@ -178,12 +147,6 @@ fn deny(manifest: &str) -> Result<Cmd> {
     let why = format!("check the crates of {manifest}");
     let deny = Cmd::tool("cargo-deny", why)?.args(["--manifest-path", manifest]);
     let config = Path::new("deny.toml");
-    let whole = [
-        "--workspace",
-        "--all-features",
-        "--log-level",
-        "error",
-        "--config",
-    ];
+    let whole = ["--workspace", "--all-features", "--log-level", "error", "--config"];
     Ok(deny.args(whole).arg(paths::root().join(config)))
 }

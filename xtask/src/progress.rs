@@ -20,11 +20,7 @@ impl Step {
         let began = Instant::now();
         if !std::io::stderr().is_terminal() {
             eprintln!("  {what} …");
-            return Self {
-                bar: ProgressBar::hidden(),
-                began,
-                what,
-            };
+            return Self { bar: ProgressBar::hidden(), began, what };
         }
         let bar = ProgressBar::new_spinner().with_message(what.clone());
         if let Ok(style) = ProgressStyle::with_template("  {spinner} {elapsed:>4} {wide_msg}") {
@@ -36,18 +32,13 @@ impl Step {
 
     /// Shows the newest line that the work has printed.
     pub(crate) fn note(&self, line: &str) {
-        self.bar
-            .set_message(format!("{}: {}", self.what, line.trim()));
+        self.bar.set_message(format!("{}: {}", self.what, line.trim()));
     }
 
     /// Shows that the work is done, and how long it took.
     pub(crate) fn done(self) {
         self.bar.finish_and_clear();
-        eprintln!(
-            "  {} ({:.1} s)",
-            self.what,
-            self.began.elapsed().as_secs_f64()
-        );
+        eprintln!("  {} ({:.1} s)", self.what, self.began.elapsed().as_secs_f64());
     }
 }
 

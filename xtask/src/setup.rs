@@ -34,16 +34,8 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let groups = if args.groups.is_empty() {
-        Group::ALL
-    } else {
-        &args.groups
-    };
-    if args.check {
-        check(groups)
-    } else {
-        ensure(groups, args.yes)
-    }
+    let groups = if args.groups.is_empty() { Group::ALL } else { &args.groups };
+    if args.check { check(groups) } else { ensure(groups, args.yes) }
 }
 
 /// Gets whatever of these groups is missing; other verbs call it before they begin.
@@ -60,11 +52,7 @@ pub(crate) fn ensure(groups: &[Group], yes: bool) -> Result<()> {
     get::all(&missing)?;
     let left = missing_of(groups, |_, _| ())?;
     if let Some(need) = left.first() {
-        bail!(
-            "{} was installed but is still not found: {}",
-            need.name,
-            need.probe.told()
-        );
+        bail!("{} was installed but is still not found: {}", need.name, need.probe.told());
     }
     Ok(())
 }
@@ -91,10 +79,7 @@ fn missing_of(groups: &[Group], mut each: impl FnMut(&Need, &Found)) -> Result<V
         if !need.groups.iter().any(|group| groups.contains(group)) {
             continue;
         }
-        let found = need
-            .probe
-            .look()
-            .with_context(|| format!("look for {}", need.name))?;
+        let found = need.probe.look().with_context(|| format!("look for {}", need.name))?;
         each(&need, &found);
         if !matches!(found, Found::Yes(_)) {
             missing.push(need);
@@ -105,12 +90,7 @@ fn missing_of(groups: &[Group], mut each: impl FnMut(&Need, &Found)) -> Result<V
 
 /// One line: what, why, and the command that gets it.
 fn line(need: &Need) -> Result<String> {
-    Ok(format!(
-        "{}: {}; get it: {}",
-        need.name,
-        need.why,
-        get::command(need)?
-    ))
+    Ok(format!("{}: {}; get it: {}", need.name, need.why, get::command(need)?))
 }
 
 /// Asks a person at a terminal; automation has agreed by running this.
@@ -122,10 +102,7 @@ fn agree(yes: bool) -> Result<()> {
     eprint!("Get these now? [y/N] ");
     io::stderr().flush().context("show the question")?;
     let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .context("read the answer")?;
+    io::stdin().lock().read_line(&mut answer).context("read the answer")?;
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(());
     }

@@ -24,10 +24,7 @@ impl Cgroups {
     pub(super) fn new(name: &str) -> Result<Self> {
         let root = cgroup2_mount()?.join(name);
         fs::create_dir(&root).with_context(|| format!("create cgroup {}", root.display()))?;
-        Ok(Self {
-            root,
-            next_leaf: AtomicU32::new(0),
-        })
+        Ok(Self { root, next_leaf: AtomicU32::new(0) })
     }
 
     /// The root.
@@ -50,10 +47,7 @@ impl Cgroups {
     /// A new leaf of a virtual cluster.
     pub fn leaf(&self, virtual_cluster: &str) -> Result<PathBuf> {
         let number = self.next_leaf.fetch_add(1, Ordering::Relaxed);
-        let dir = self
-            .root
-            .join(virtual_cluster)
-            .join(format!("exec-{number}"));
+        let dir = self.root.join(virtual_cluster).join(format!("exec-{number}"));
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         Ok(dir)
     }

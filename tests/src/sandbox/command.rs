@@ -14,9 +14,5 @@ pub(super) fn ip(line: &str) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    bail!(
-        "`ip {line}` ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    )
+    bail!("`ip {line}` ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr))
 }

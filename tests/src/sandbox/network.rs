@@ -31,9 +31,7 @@ impl Network {
     pub(super) fn new(name: &str, hosts: u8) -> Result<Self> {
         let mut namespaces = Namespaces::default();
         let switch = namespaces.add(format!("{name}-sw"))?;
-        ip(&format!(
-            "-n {switch} link add br0 type bridge forward_delay 0"
-        ))?;
+        ip(&format!("-n {switch} link add br0 type bridge forward_delay 0"))?;
         ip(&format!("-n {switch} link set br0 up"))?;
         let hosts = (1..=hosts)
             .map(|number| {
@@ -84,25 +82,14 @@ impl Host {
     /// A counter of its interface, as `/sys/class/net/eth0/statistics` names them.
     pub fn interface_counter(&self, counter: &str) -> Result<u64> {
         let output = Command::new("ip")
-            .args([
-                "-n",
-                &self.namespace,
-                "-s",
-                "-j",
-                "link",
-                "show",
-                "dev",
-                "eth0",
-            ])
+            .args(["-n", &self.namespace, "-s", "-j", "link", "show", "dev", "eth0"])
             .stdin(Stdio::null())
             .output()
             .context("start ip")?;
         let links: serde_json::Value =
             serde_json::from_slice(&output.stdout).context("ip prints JSON")?;
         let (direction, what) = counter.split_once('_').context("like rx_bytes")?;
-        links[0]["stats64"][direction][what]
-            .as_u64()
-            .with_context(|| format!("no {counter}"))
+        links[0]["stats64"][direction][what].as_u64().with_context(|| format!("no {counter}"))
     }
 }
 

@@ -19,10 +19,7 @@ pub struct Traffic {
 
 impl Traffic {
     pub(super) fn new(cgroup: Option<PathBuf>, host: &Host) -> Self {
-        Self {
-            cgroup,
-            namespace: host.namespace(),
-        }
+        Self { cgroup, namespace: host.namespace() }
     }
 
     /// Runs `bh-traffic` to its end, and returns what it saw.
@@ -44,11 +41,7 @@ impl Traffic {
             .spawn()
             .with_context(|| format!("start bh-traffic {line}"))?;
         let lines = BufReader::new(child.stdout.take().context("stdout is a pipe")?).lines();
-        Ok(Running {
-            child,
-            lines,
-            line: line.to_owned(),
-        })
+        Ok(Running { child, lines, line: line.to_owned() })
     }
 }
 
@@ -69,11 +62,7 @@ impl Running {
     /// Waits for the next line that it prints.
     pub fn wait_for_line(&mut self) -> Result<Value> {
         let Some(line) = self.lines.next() else {
-            bail!(
-                "bh-traffic {} ended without a word: {}",
-                self.line,
-                self.child.wait()?
-            );
+            bail!("bh-traffic {} ended without a word: {}", self.line, self.child.wait()?);
         };
         let line = line?;
         serde_json::from_str(&line).with_context(|| format!("bh-traffic said {line:?}"))
@@ -87,11 +76,7 @@ impl Running {
             last = serde_json::from_str(&line)?;
         }
         let status = self.child.wait()?;
-        ensure!(
-            status.success(),
-            "bh-traffic {} ended with {status}",
-            self.line
-        );
+        ensure!(status.success(), "bh-traffic {} ended with {status}", self.line);
         Ok(last)
     }
 }
@@ -112,9 +97,6 @@ fn program() -> Result<PathBuf> {
         .map(|dir: &Path| dir.join("bh-traffic"))
         .find(|path| path.is_file())
         .with_context(|| {
-            format!(
-                "bh-traffic is not beside {}: `cargo build -p bulkhead-tests`",
-                own.display()
-            )
+            format!("bh-traffic is not beside {}: `cargo build -p bulkhead-tests`", own.display())
         })
 }

@@ -11,9 +11,7 @@ const V4_HEADERS: u64 = 28;
 const V6_HEADERS: u64 = 48;
 
 fn number(value: &serde_json::Value) -> u64 {
-    value
-        .as_u64()
-        .unwrap_or_else(|| panic!("{value} is a number"))
+    value.as_u64().unwrap_or_else(|| panic!("{value} is a number"))
 }
 
 #[test]
@@ -22,21 +20,12 @@ fn both_ends_count_what_the_receiver_received() {
     let peer = node.green_peer();
     let own = |direction| node.cell("green", direction, Class::Own, Outcome::Passed);
     let mut expected = (0, 0);
-    for (there, headers) in [
-        (at(peer.v4, 9000), V4_HEADERS),
-        (at(peer.v6, 9000), V6_HEADERS),
-    ] {
-        let sink = ready(
-            &node.traffic("green", peer),
-            &format!("udp-recv --bind {there}"),
-        );
+    for (there, headers) in [(at(peer.v4, 9000), V4_HEADERS), (at(peer.v6, 9000), V6_HEADERS)] {
+        let sink = ready(&node.traffic("green", peer), &format!("udp-recv --bind {there}"));
         let line = format!("udp-send --to {there} --count 1000 --bytes 333 --pause-us 20");
         run(&node.traffic("green", node.green()), &line);
         let received = sink.finish().expect("sink");
-        assert_eq!(
-            received["received"], 1000,
-            "nothing is lost on a bridge: {received}"
-        );
+        assert_eq!(received["received"], 1000, "nothing is lost on a bridge: {received}");
         expected.0 += number(&received["received"]);
         expected.1 += number(&received["bytes"]) + headers * number(&received["received"]);
     }
@@ -51,34 +40,17 @@ fn every_class_has_its_cell() {
     node.join("green", GREEN, MODE_ENFORCE);
     node.learn(node.green(), GREEN);
     let tables = node.bpf.tables();
-    let shared = FarEnd {
-        virtual_cluster: 0,
-        flags: FarEnd::SHARED | FarEnd::CLUSTER,
-    };
+    let shared = FarEnd { virtual_cluster: 0, flags: FarEnd::SHARED | FarEnd::CLUSTER };
     let peer = node.green_peer();
-    tables
-        .addresses
-        .put(&[(address(peer.v4.into()), shared)])
-        .expect("share");
+    tables.addresses.put(&[(address(peer.v4.into()), shared)]).expect("share");
     node.bpf.attach_all().expect("attach");
     let green = node.traffic("green", node.green());
     let send = |to: String, count: u64| {
-        let said = run(
-            &green,
-            &format!("udp-send --to {to} --count {count} --bytes 72"),
-        );
-        assert_eq!(
-            (&said["sent"], &said["errors"]),
-            (&json!(count), &json!({})),
-            "{said}"
-        );
+        let said = run(&green, &format!("udp-send --to {to} --count {count} --bytes 72"));
+        assert_eq!((&said["sent"], &said["errors"]), (&json!(count), &json!({})), "{said}");
     };
-    let receive = |host, to: &str| {
-        ready(
-            &node.sandbox.outsider(host),
-            &format!("udp-recv --bind {to}"),
-        )
-    };
+    let receive =
+        |host, to: &str| ready(&node.sandbox.outsider(host), &format!("udp-recv --bind {to}"));
 
     let to_shared = at(peer.v4, 9000);
     let sink = receive(peer, &to_shared);
@@ -110,10 +82,7 @@ fn bulk_tcp_is_counted_as_the_interface_counts_it() {
     let node = Node::enforcing();
     let (green, peer) = (node.green(), node.green_peer());
     let there = at(peer.v4, 9000);
-    let server = ready(
-        &node.traffic("green", peer),
-        &format!("tcp-serve --bind {there}"),
-    );
+    let server = ready(&node.traffic("green", peer), &format!("tcp-serve --bind {there}"));
     let interface = || {
         let read = |counter| green.interface_counter(counter).expect("counter");
         (read("tx_bytes"), read("tx_packets"))
@@ -133,29 +102,17 @@ fn bulk_tcp_is_counted_as_the_interface_counts_it() {
     let acknowledged = peer.interface_counter("tx_bytes").expect("counter");
     let on_the_wire = after.0 - before.0 + acknowledged;
     let difference = on_the_wire.abs_diff(bytes);
-    assert!(
-        difference * 100 < on_the_wire,
-        "{bytes} bytes counted, {on_the_wire} on the wire"
-    );
+    assert!(difference * 100 < on_the_wire, "{bytes} bytes counted, {on_the_wire} on the wire");
     // What the interface sends as one large packet is counted as the segments that it carries.
-    assert!(
-        segments >= 50_000_000 / 1460,
-        "{segments} segments, {} packets",
-        after.1 - before.1
-    );
+    assert!(segments >= 50_000_000 / 1460, "{segments} segments, {} packets", after.1 - before.1);
 }
 
 #[test]
 fn senders_that_compete_lose_no_packet_of_the_count() {
     let node = Node::enforcing();
     let line = "udp-send --to 127.0.0.1:9000 --count 50000 --bytes 10";
-    let senders: Vec<_> = (0..4)
-        .map(|_| {
-            node.traffic("green", node.green())
-                .start(line)
-                .expect("start")
-        })
-        .collect();
+    let senders: Vec<_> =
+        (0..4).map(|_| node.traffic("green", node.green()).start(line).expect("start")).collect();
     let mut sent = 0;
     for sender in senders {
         let said = sender.finish().expect("sender");
@@ -169,23 +126,12 @@ fn senders_that_compete_lose_no_packet_of_the_count() {
 #[test]
 fn without_counters_the_verdict_holds() {
     let node = Node::enforcing();
-    let last = node
-        .bpf
-        .tables()
-        .counters
-        .remove(node.id("green"))
-        .expect("remove");
+    let last = node.bpf.tables().counters.remove(node.id("green")).expect("remove");
     assert!(last.is_some());
     let green = node.traffic("green", node.green());
-    let said = run(
-        &green,
-        &format!("tcp-connect --to {}", at(node.red().v4, 9000)),
-    );
+    let said = run(&green, &format!("tcp-connect --to {}", at(node.red().v4, 9000)));
     assert_eq!(said["error"], "EPERM", "{said}");
     let said = run(&green, &format!("ping --to {}", node.green_peer().v4));
     assert_eq!(said["answers"], 1, "{said}");
-    assert_eq!(
-        node.bpf.tables().counters.read_all().expect("read").len(),
-        1
-    );
+    assert_eq!(node.bpf.tables().counters.read_all().expect("read").len(), 1);
 }

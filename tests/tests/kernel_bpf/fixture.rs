@@ -46,24 +46,15 @@ impl Node {
     pub(crate) fn bare() -> Self {
         let sandbox = Sandbox::new(3).expect("make a sandbox");
         let (bpf, _) = Bpf::open(&options(&sandbox)).expect("load");
-        let cluster = FarEnd {
-            virtual_cluster: 0,
-            flags: FarEnd::CLUSTER,
-        };
-        let own = FarEnd {
-            virtual_cluster: 0,
-            flags: FarEnd::NODE,
-        };
+        let cluster = FarEnd { virtual_cluster: 0, flags: FarEnd::CLUSTER };
+        let own = FarEnd { virtual_cluster: 0, flags: FarEnd::NODE };
         let prefixes = [
             (prefix("10.77.0.0", 24), cluster),
             (prefix("fd77::", 64), cluster),
             (prefix("127.0.0.0", 8), own),
             (prefix("::1", 128), own),
         ];
-        bpf.tables()
-            .prefixes
-            .put(&prefixes)
-            .expect("write prefixes");
+        bpf.tables().prefixes.put(&prefixes).expect("write prefixes");
         Self { bpf, sandbox }
     }
 
@@ -72,28 +63,15 @@ impl Node {
         let id = self.id(name);
         let tables = self.bpf.tables();
         tables.counters.create(id).expect("make counters");
-        let member = Member {
-            virtual_cluster: number,
-            mode,
-        };
+        let member = Member { virtual_cluster: number, mode };
         tables.members.put(&[(id, member)]).expect("write member");
     }
 
     /// Makes a host's addresses known as a virtual cluster's.
     pub(crate) fn learn(&self, host: &Host, number: u32) {
-        let far = FarEnd {
-            virtual_cluster: number,
-            flags: FarEnd::CLUSTER,
-        };
-        let both = [
-            (address(host.v4.into()), far),
-            (address(host.v6.into()), far),
-        ];
-        self.bpf
-            .tables()
-            .addresses
-            .put(&both)
-            .expect("write addresses");
+        let far = FarEnd { virtual_cluster: number, flags: FarEnd::CLUSTER };
+        let both = [(address(host.v4.into()), far), (address(host.v6.into()), far)];
+        self.bpf.tables().addresses.put(&both).expect("write addresses");
     }
 
     pub(crate) fn green(&self) -> &Host {
@@ -110,26 +88,16 @@ impl Node {
 
     /// A virtual cluster's way to send and receive as `host`.
     pub(crate) fn traffic(&self, virtual_cluster: &str, host: &Host) -> Traffic {
-        self.sandbox
-            .traffic(virtual_cluster, host)
-            .expect("make a leaf")
+        self.sandbox.traffic(virtual_cluster, host).expect("make a leaf")
     }
 
     pub(crate) fn id(&self, virtual_cluster: &str) -> u64 {
-        self.sandbox
-            .cgroups
-            .id(virtual_cluster)
-            .expect("make a cgroup")
+        self.sandbox.cgroups.id(virtual_cluster).expect("make a cgroup")
     }
 
     pub(crate) fn counters(&self, virtual_cluster: &str) -> Counters {
         let id = self.id(virtual_cluster);
-        let all = self
-            .bpf
-            .tables()
-            .counters
-            .read_all()
-            .expect("read counters");
+        let all = self.bpf.tables().counters.read_all().expect("read counters");
         let found = all.into_iter().find(|(cgroup, _)| *cgroup == id);
         found.expect("the virtual cluster is counted").1
     }
@@ -192,10 +160,7 @@ pub(crate) fn address(ip: IpAddr) -> Address {
 fn prefix(ip: &str, bits: u32) -> Prefix {
     let ip: IpAddr = ip.parse().expect("an address");
     let prefix_len = if ip.is_ipv4() { 96 + bits } else { bits };
-    Prefix {
-        prefix_len,
-        address: address(ip),
-    }
+    Prefix { prefix_len, address: address(ip) }
 }
 
 /// An address as `bh-traffic` takes it.
@@ -213,9 +178,7 @@ pub(crate) fn ready(traffic: &Traffic, line: &str) -> Running {
 
 /// Runs to the end.
 pub(crate) fn run(traffic: &Traffic, line: &str) -> Value {
-    traffic
-        .run(line)
-        .unwrap_or_else(|error| panic!("bh-traffic {line}: {error:#}"))
+    traffic.run(line).unwrap_or_else(|error| panic!("bh-traffic {line}: {error:#}"))
 }
 
 pub(crate) fn all_attached(bpf: &Bpf) -> bool {
@@ -225,10 +188,7 @@ pub(crate) fn all_attached(bpf: &Bpf) -> bool {
 }
 
 pub(crate) fn none_attached(bpf: &Bpf) -> bool {
-    bpf.attached()
-        .expect("ask the kernel")
-        .values()
-        .all(|attached| !attached)
+    bpf.attached().expect("ask the kernel").values().all(|attached| !attached)
 }
 
 pub(crate) fn entries(dir: &Path) -> usize {

@@ -35,17 +35,12 @@ fn the_verifier_accepts_and_every_program_is_attached_once() {
 fn while_the_agent_is_dead_everything_goes_on_and_nothing_is_counted_twice() {
     let node = Node::enforcing();
     let there = at(node.green_peer().v4, 9000);
-    let sink = ready(
-        &node.traffic("green", node.green_peer()),
-        &format!("udp-recv --bind {there}"),
-    );
+    let sink =
+        ready(&node.traffic("green", node.green_peer()), &format!("udp-recv --bind {there}"));
     let green = node.traffic("green", node.green());
     let refused = at(node.red().v4, 9000);
     let send = || {
-        let said = run(
-            &green,
-            &format!("udp-send --to {there} --count 10 --bytes 72"),
-        );
+        let said = run(&green, &format!("udp-send --to {there} --count 10 --bytes 72"));
         assert_eq!(said["sent"], 10, "{said}");
         let said = run(&green, &format!("tcp-connect --to {refused}"));
         assert_eq!(said["error"], "EPERM", "{said}");
@@ -54,10 +49,8 @@ fn while_the_agent_is_dead_everything_goes_on_and_nothing_is_counted_twice() {
     let Node { bpf, sandbox } = node;
     drop(bpf);
     send();
-    let later = bulkhead_agent::kernel::bpf::BpfOptions {
-        epoch_if_new: EPOCH + 1,
-        ..options(&sandbox)
-    };
+    let later =
+        bulkhead_agent::kernel::bpf::BpfOptions { epoch_if_new: EPOCH + 1, ..options(&sandbox) };
     let (bpf, opened) = Bpf::open(&later).expect("take over");
     assert_eq!(opened.taken_over, maps::ALL);
     assert_eq!(opened.epoch, EPOCH, "the counters are the old ones");
@@ -72,30 +65,18 @@ fn while_the_agent_is_dead_everything_goes_on_and_nothing_is_counted_twice() {
         let own = node.cell("green", direction, Class::Own, Outcome::Passed);
         assert_eq!(own, (40, 4000), "{direction:?}");
     }
-    assert_eq!(
-        node.counters("green").connects[0][Class::Other as usize].denied,
-        4
-    );
+    assert_eq!(node.counters("green").connects[0][Class::Other as usize].denied, 4);
 }
 
 #[test]
 fn taking_over_opens_no_gap() {
     let mut node = Node::enforcing();
     let there = at(node.red().v4, 9000);
-    let sink = ready(
-        &node.sandbox.outsider(node.red()),
-        &format!("udp-recv --bind {there}"),
-    );
+    let sink = ready(&node.sandbox.outsider(node.red()), &format!("udp-recv --bind {there}"));
     let line = format!("ping --to {} --count 60000 --timeout-ms 0", node.red().v4);
-    let mut pinger = node
-        .traffic("green", node.green())
-        .start(&line)
-        .expect("start");
+    let mut pinger = node.traffic("green", node.green()).start(&line).expect("start");
     let line = format!("udp-send --to {there} --count 60000");
-    let mut sender = node
-        .traffic("green", node.green())
-        .start(&line)
-        .expect("start");
+    let mut sender = node.traffic("green", node.green()).start(&line).expect("start");
     for _ in 0..10 {
         node = node.restart().0;
         let done = node.bpf.attach_all().expect("attach");
@@ -107,19 +88,13 @@ fn taking_over_opens_no_gap() {
     assert_eq!(said["errors"], json!({ "EPERM": 60_000 }), "{said}");
     assert_eq!(sink.finish().expect("sink")["received"], 0);
     let refused = node.cell("green", Direction::Egress, Class::Other, Outcome::Denied);
-    assert_eq!(
-        refused.0, 60_000,
-        "each ping is counted once, whichever program saw it"
-    );
+    assert_eq!(refused.0, 60_000, "each ping is counted once, whichever program saw it");
 }
 
 #[test]
 fn new_counters_have_a_new_epoch() {
     let node = Node::enforcing();
-    let counters = options(&node.sandbox)
-        .pin_dir
-        .join("maps")
-        .join(maps::COUNTERS);
+    let counters = options(&node.sandbox).pin_dir.join("maps").join(maps::COUNTERS);
     let Node { bpf, sandbox } = node;
     drop(bpf);
     fs::remove_file(counters).expect("remove pin");
@@ -139,9 +114,7 @@ fn fill_places(root: &Path) -> aya::Ebpf {
     program.load().expect("load");
     let root = fs::File::open(root).expect("open");
     for _ in 0..64 {
-        program
-            .attach(&root, CgroupAttachMode::Single)
-            .expect("attach");
+        program.attach(&root, CgroupAttachMode::Single).expect("attach");
     }
     other
 }
@@ -206,10 +179,7 @@ fn a_new_root_takes_the_place_of_the_old_one_or_nothing_changes() {
     assert_eq!(done.attached.len(), programs::ALL.len());
     assert!(all_attached(&bpf));
     assert!(none_attached(&node.bpf));
-    let server = ready(
-        &node.traffic("red", node.red()),
-        &format!("tcp-serve --bind {there}"),
-    );
+    let server = ready(&node.traffic("red", node.red()), &format!("tcp-serve --bind {there}"));
     let said = run(&green, &format!("tcp-connect --to {there} --bytes 10"));
     assert_eq!(said["sent"], 10, "nothing is left on the old root: {said}");
     drop(server);
@@ -224,10 +194,7 @@ fn a_link_that_was_taken_away_is_seen_and_mended() {
     assert!(!attached[programs::EGRESS]);
     assert_eq!(attached.values().filter(|attached| **attached).count(), 5);
     let done = node.bpf.attach_all().expect("mend");
-    assert_eq!(
-        (&done.attached[..], done.kept.len()),
-        (&[programs::EGRESS][..], 5)
-    );
+    assert_eq!((&done.attached[..], done.kept.len()), (&[programs::EGRESS][..], 5));
     assert!(all_attached(&node.bpf));
 }
 

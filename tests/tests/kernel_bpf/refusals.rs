@@ -16,20 +16,8 @@ fn a_pinned_map_of_another_shape_is_refused_and_nothing_changes() {
     other.capacities.allowed = 17;
     let error = Bpf::open(&other).expect_err("the shape differs");
     let text = error.to_string();
-    assert!(
-        matches!(
-            error,
-            BpfError::MapShape {
-                map: maps::ALLOWED,
-                ..
-            }
-        ),
-        "{text}"
-    );
-    assert!(
-        text.contains("16 entries") && text.contains("17 entries"),
-        "{text}"
-    );
+    assert!(matches!(error, BpfError::MapShape { map: maps::ALLOWED, .. }), "{text}");
+    assert!(text.contains("16 entries") && text.contains("17 entries"), "{text}");
     assert!(text.contains("bulkhead-agent detach"), "{text}");
     assert!(all_attached(&node.bpf));
 
@@ -39,20 +27,8 @@ fn a_pinned_map_of_another_shape_is_refused_and_nothing_changes() {
     fs::remove_file(&members).expect("remove pin");
     fs::rename(pins.join("maps").join(maps::CONFIG), &members).expect("rename");
     let error = Bpf::open(&options(&node.sandbox)).expect_err("CONFIG is not MEMBERS");
-    assert!(
-        matches!(
-            error,
-            BpfError::MapShape {
-                map: maps::MEMBERS,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    assert!(
-        !pins.join("maps").join(maps::CONFIG).exists(),
-        "nothing was made"
-    );
+    assert!(matches!(error, BpfError::MapShape { map: maps::MEMBERS, .. }), "{error}");
+    assert!(!pins.join("maps").join(maps::CONFIG).exists(), "nothing was made");
     let said = run(
         &node.traffic("green", node.green()),
         &format!("tcp-connect --to {}", at(node.red().v4, 9000)),
@@ -68,10 +44,7 @@ fn an_object_that_is_not_ours_is_refused_before_it_is_loaded() {
     wrong.object = dir.path().join("other.o");
     let refused = || {
         let error = Bpf::open(&wrong).expect_err("not ours");
-        assert!(
-            !sandbox.bpffs.path().join("bulkhead").exists(),
-            "nothing was made"
-        );
+        assert!(!sandbox.bpffs.path().join("bulkhead").exists(), "nothing was made");
         error
     };
 
@@ -85,24 +58,12 @@ fn an_object_that_is_not_ours_is_refused_before_it_is_loaded() {
 
     let mut bytes = fs::read(object()).expect("read the object");
     let file = object::File::parse(&*bytes).expect("parse the object");
-    let section = file
-        .section_by_name(ABI_SECTION)
-        .expect("the section is there");
+    let section = file.section_by_name(ABI_SECTION).expect("the section is there");
     let (begin, _) = section.file_range().expect("it has bytes");
     bytes[usize::try_from(begin).expect("fits")] = 99;
     fs::write(&wrong.object, bytes).expect("write");
     let error = refused();
-    assert!(
-        matches!(
-            error,
-            BpfError::Abi {
-                object: 99,
-                agent: 1,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, BpfError::Abi { object: 99, agent: 1, .. }), "{error}");
 }
 
 #[test]
@@ -113,10 +74,7 @@ fn wrong_places_are_named_with_the_mend() {
     wrong.pin_dir = dir.path().join("v1");
     let error = Bpf::open(&wrong).expect_err("no BPF file system");
     assert!(matches!(error, BpfError::NotBpffs { .. }), "{error}");
-    assert!(
-        error.to_string().contains("mount -t bpf bpf /sys/fs/bpf"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("mount -t bpf bpf /sys/fs/bpf"), "{error}");
     assert_eq!(entries(dir.path()), 0);
     let error = detach(dir.path()).expect_err("no BPF file system");
     assert!(matches!(error, BpfError::NotBpffs { .. }), "{error}");
@@ -125,8 +83,5 @@ fn wrong_places_are_named_with_the_mend() {
     wrong.cgroup_root = dir.path().to_owned();
     let error = Bpf::open(&wrong).expect_err("no cgroup");
     assert!(matches!(error, BpfError::NotCgroup { .. }), "{error}");
-    assert!(
-        !sandbox.bpffs.path().join("bulkhead").exists(),
-        "nothing was made"
-    );
+    assert!(!sandbox.bpffs.path().join("bulkhead").exists(), "nothing was made");
 }

@@ -39,18 +39,11 @@ fn tighten(connection: &Connection) -> [Value; 2] {
     let held = holder.wait_for_line().expect("the connecting side wakes");
     let done = end_connections(&root.join("red"), is(node.green()));
     assert!(done.errors.is_empty(), "{:?}", done.errors);
-    assert_eq!(
-        (done.ended, done.kept),
-        (1, 0),
-        "the listening socket is not counted"
-    );
+    assert_eq!((done.ended, done.kept), (1, 0), "the listening socket is not counted");
     let accepted = server.wait_for_line().expect("the accepting side wakes");
 
     // The listener lives: a connection of its own virtual cluster is accepted.
-    let said = run(
-        &red,
-        &format!("tcp-connect --to {} --bytes 10", at(node.red().v4, 9000)),
-    );
+    let said = run(&red, &format!("tcp-connect --to {} --bytes 10", at(node.red().v4, 9000)));
     assert_eq!(said["sent"], 10, "{said}");
     [held, accepted]
 }
@@ -64,48 +57,27 @@ fn assert_broken(said: &Value, field: &str) {
 
 #[test]
 fn blocked_readers_learn_of_it() {
-    let connection = Connection {
-        wait: "read",
-        bind: "10.77.0.3:9000",
-        to: "10.77.0.3:9000",
-    };
+    let connection = Connection { wait: "read", bind: "10.77.0.3:9000", to: "10.77.0.3:9000" };
     let [held, served] = tighten(&connection);
     assert_broken(&held, "read");
     assert_broken(&served, "error");
-    assert!(
-        held["waited_us"].as_u64().expect("number") < 5_000_000,
-        "{held}"
-    );
+    assert!(held["waited_us"].as_u64().expect("number") < 5_000_000, "{held}");
 }
 
 #[test]
 fn epoll_learns_of_it() {
-    let connection = Connection {
-        wait: "epoll",
-        bind: "[fd77::3]:9000",
-        to: "[fd77::3]:9000",
-    };
+    let connection = Connection { wait: "epoll", bind: "[fd77::3]:9000", to: "[fd77::3]:9000" };
     // The check that the listener lives wants IPv4 too.
-    let connection = Connection {
-        bind: "[::]:9000",
-        ..connection
-    };
+    let connection = Connection { bind: "[::]:9000", ..connection };
     let [held, _] = tighten(&connection);
     assert_eq!(held["read"], "ECONNRESET", "{held}");
-    assert!(
-        held["epoll"].as_str().expect("text").contains("EPOLLERR"),
-        "{held}"
-    );
+    assert!(held["epoll"].as_str().expect("text").contains("EPOLLERR"), "{held}");
 }
 
 #[test]
 fn ipv4_in_ipv6_clothes_is_shown_as_ipv4() {
     // Both sockets are of IPv6, both peers must be judged as IPv4.
-    let connection = Connection {
-        wait: "read",
-        bind: "[::]:9000",
-        to: "[::ffff:10.77.0.3]:9000",
-    };
+    let connection = Connection { wait: "read", bind: "[::]:9000", to: "[::ffff:10.77.0.3]:9000" };
     let [held, served] = tighten(&connection);
     assert_broken(&held, "read");
     assert_broken(&served, "error");
@@ -127,21 +99,10 @@ fn what_may_go_on_goes_on() {
         false
     });
     assert!(done.errors.is_empty(), "{:?}", done.errors);
-    assert_eq!(
-        (done.ended, done.kept),
-        (0, 2),
-        "both ends are in this virtual cluster"
-    );
-    assert!(
-        asked.contains(&there.parse().expect("address")),
-        "{asked:?}"
-    );
+    assert_eq!((done.ended, done.kept), (0, 2), "both ends are in this virtual cluster");
+    assert!(asked.contains(&there.parse().expect("address")), "{asked:?}");
     let done = end_connections(&node.sandbox.cgroups.root().join("red"), |_| true);
-    assert_eq!(
-        (done.ended, done.kept),
-        (0, 0),
-        "another virtual cluster's are not touched"
-    );
+    assert_eq!((done.ended, done.kept), (0, 0), "another virtual cluster's are not touched");
     assert_eq!(holder.finish().expect("holder")["woke"], false);
     assert_eq!(server.finish().expect("server")["connections"], 1);
 }

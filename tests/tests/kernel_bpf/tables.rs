@@ -15,10 +15,7 @@ fn numbered(number: u32) -> Address {
 }
 
 fn far(virtual_cluster: u32) -> FarEnd {
-    FarEnd {
-        virtual_cluster,
-        flags: FarEnd::CLUSTER,
-    }
+    FarEnd { virtual_cluster, flags: FarEnd::CLUSTER }
 }
 
 fn contents<K: aya::Pod + Ord + std::hash::Hash, V: aya::Pod + Ord>(
@@ -36,11 +33,7 @@ where
     let before = contents(table);
     let error = table.put(too_many).expect_err("it does not fit");
     match &error {
-        BpfError::TableFull {
-            map: named,
-            capacity,
-            wanted,
-        } => {
+        BpfError::TableFull { map: named, capacity, wanted } => {
             assert_eq!((*named, *capacity), (map, table.capacity()));
             assert_eq!(*wanted, too_many.len());
         }
@@ -54,16 +47,11 @@ where
 fn many_addresses_are_written_read_and_removed() {
     let node = Node::bare();
     let addresses = &node.bpf.tables().addresses;
-    let entries: Vec<_> = (0..4000)
-        .map(|number| (numbered(number), far(number + 1)))
-        .collect();
+    let entries: Vec<_> = (0..4000).map(|number| (numbered(number), far(number + 1))).collect();
     addresses.put(&entries).expect("write");
     assert_eq!(contents(addresses), entries.iter().copied().collect());
     // Half of them, and some that were never there.
-    let gone: Vec<_> = (0..6000)
-        .filter(|number| number % 2 == 0)
-        .map(numbered)
-        .collect();
+    let gone: Vec<_> = (0..6000).filter(|number| number % 2 == 0).map(numbered).collect();
     addresses.remove(&gone).expect("remove");
     let left: BTreeMap<_, _> = contents(addresses).into_iter().collect();
     assert_eq!(left.len(), 2000);
@@ -79,39 +67,13 @@ fn prefixes_are_written_read_and_removed() {
     let prefixes = &node.bpf.tables().prefixes;
     let before = contents(prefixes);
     let new = [
-        (
-            Prefix {
-                prefix_len: 128,
-                address: numbered(1),
-            },
-            far(1),
-        ),
-        (
-            Prefix {
-                prefix_len: 64,
-                address: numbered(0),
-            },
-            far(2),
-        ),
-        (
-            Prefix {
-                prefix_len: 0,
-                address: Address::default(),
-            },
-            far(3),
-        ),
+        (Prefix { prefix_len: 128, address: numbered(1) }, far(1)),
+        (Prefix { prefix_len: 64, address: numbered(0) }, far(2)),
+        (Prefix { prefix_len: 0, address: Address::default() }, far(3)),
     ];
     prefixes.put(&new).expect("write");
     assert_eq!(contents(prefixes).len(), before.len() + 3);
-    let gone = [
-        new[0].0,
-        Prefix {
-            prefix_len: 17,
-            address: numbered(0),
-        },
-        new[1].0,
-        new[2].0,
-    ];
+    let gone = [new[0].0, Prefix { prefix_len: 17, address: numbered(0) }, new[1].0, new[2].0];
     prefixes.remove(&gone).expect("one of them is not there");
     assert_eq!(contents(prefixes), before);
 }
@@ -131,38 +93,19 @@ fn a_full_table_refuses_a_change_whole() {
     tables.allowed.put(&more[..9]).expect("16 in all");
     assert_eq!(contents(&tables.allowed).len(), 16);
 
-    let member = |number| {
-        (
-            u64::from(number),
-            Member {
-                virtual_cluster: number,
-                mode: 1,
-            },
-        )
-    };
+    let member = |number| (u64::from(number), Member { virtual_cluster: number, mode: 1 });
     let members: Vec<_> = (1..=17).map(member).collect();
     refuses_whole(&tables.members, maps::MEMBERS, &members);
 
-    let prefix = |number| Prefix {
-        prefix_len: 128,
-        address: numbered(number),
-    };
-    let prefixes: Vec<_> = (0..70)
-        .map(|number| (prefix(number), far(number)))
-        .collect();
+    let prefix = |number| Prefix { prefix_len: 128, address: numbered(number) };
+    let prefixes: Vec<_> = (0..70).map(|number| (prefix(number), far(number))).collect();
     tables.prefixes.put(&prefixes[..8]).expect("fits");
-    let changed: Vec<_> = prefixes
-        .iter()
-        .map(|(prefix, _)| (*prefix, far(500)))
-        .collect();
+    let changed: Vec<_> = prefixes.iter().map(|(prefix, _)| (*prefix, far(500))).collect();
     refuses_whole(&tables.prefixes, maps::PREFIXES, &changed);
 
     let addresses: Vec<_> = (0..5000).map(|number| (numbered(number), far(1))).collect();
     tables.addresses.put(&addresses[..3000]).expect("fits");
-    let changed: Vec<_> = addresses
-        .iter()
-        .map(|(address, _)| (*address, far(2)))
-        .collect();
+    let changed: Vec<_> = addresses.iter().map(|(address, _)| (*address, far(2))).collect();
     refuses_whole(&tables.addresses, maps::ADDRESSES, &changed);
 }
 
@@ -172,30 +115,17 @@ fn counters_begin_at_zero_once_and_end_with_their_last_value() {
     let counters = &node.bpf.tables().counters;
     assert!(counters.create(1).expect("make"), "new");
     assert!(!counters.create(1).expect("make"), "there already");
-    assert_eq!(
-        counters.read_all().expect("read"),
-        [(1, Counters::default())]
-    );
+    assert_eq!(counters.read_all().expect("read"), [(1, Counters::default())]);
     for id in 2..=16 {
         counters.create(id).expect("fits");
     }
     let error = counters.create(17).expect_err("full");
     assert!(
-        matches!(
-            error,
-            BpfError::TableFull {
-                map: maps::COUNTERS,
-                capacity: 16,
-                wanted: 1
-            }
-        ),
+        matches!(error, BpfError::TableFull { map: maps::COUNTERS, capacity: 16, wanted: 1 }),
         "{error}"
     );
     assert_eq!(counters.read_all().expect("read").len(), 16);
-    assert_eq!(
-        counters.remove(1).expect("remove"),
-        Some(Counters::default())
-    );
+    assert_eq!(counters.remove(1).expect("remove"), Some(Counters::default()));
     assert_eq!(counters.remove(1).expect("remove"), None);
     assert!(counters.create(17).expect("there is room again"));
 }
@@ -205,12 +135,6 @@ fn a_member_changes_its_mode_in_place() {
     let node = Node::bare();
     node.join("green", 7, MODE_OBSERVE);
     node.join("green", 7, MODE_ENFORCE);
-    let member = Member {
-        virtual_cluster: 7,
-        mode: MODE_ENFORCE,
-    };
-    assert_eq!(
-        contents(&node.bpf.tables().members),
-        [(node.id("green"), member)].into()
-    );
+    let member = Member { virtual_cluster: 7, mode: MODE_ENFORCE };
+    assert_eq!(contents(&node.bpf.tables().members), [(node.id("green"), member)].into());
 }

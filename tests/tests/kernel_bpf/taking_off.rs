@@ -31,24 +31,15 @@ fn detach_takes_everything_off_alone() {
     fs::create_dir_all(bpffs.join("v7/links")).expect("make directory");
     fs::create_dir(bpffs.join("other")).expect("make directory");
     let there = at(node.red().v4, 9000);
-    let server = ready(
-        &node.traffic("red", node.red()),
-        &format!("tcp-serve --bind {there}"),
-    );
+    let server = ready(&node.traffic("red", node.red()), &format!("tcp-serve --bind {there}"));
     let green = node.traffic("green", node.green());
-    assert_eq!(
-        run(&green, &format!("tcp-connect --to {there}"))["error"],
-        "EPERM"
-    );
+    assert_eq!(run(&green, &format!("tcp-connect --to {there}"))["error"], "EPERM");
 
     // Also while an agent still holds its descriptors.
     let done = detach(&bpffs).expect("detach");
     assert_eq!((done.links.len(), done.maps.len()), (6, 6), "{done:?}");
     assert_eq!(done.directories.len(), 5, "{done:?}");
-    assert_eq!(
-        done.leftovers,
-        [(bpffs.join("other"), "is not ours".to_owned())]
-    );
+    assert_eq!(done.leftovers, [(bpffs.join("other"), "is not ours".to_owned())]);
     assert!(none_attached(&node.bpf));
     let said = run(&green, &format!("tcp-connect --to {there} --bytes 10"));
     assert_eq!(said["sent"], 10, "{said}");

@@ -18,34 +18,19 @@ fn own_traffic_flows_in_both_families() {
     let (green, peer) = (node.green(), node.green_peer());
     for (port, ip) in (9000..).zip(both(peer)) {
         let there = at(ip, port);
-        let server = ready(
-            &node.traffic("green", peer),
-            &format!("tcp-serve --bind {there}"),
-        );
+        let server = ready(&node.traffic("green", peer), &format!("tcp-serve --bind {there}"));
         let line = format!("tcp-connect --to {there} --bytes 1000000");
         let said = run(&node.traffic("green", green), &line);
-        assert_eq!(
-            (&said["sent"], &said["error"]),
-            (&json!(1_000_000), &json!(null)),
-            "{said}"
-        );
+        assert_eq!((&said["sent"], &said["error"]), (&json!(1_000_000), &json!(null)), "{said}");
         assert_eq!(server.finish().expect("server")["bytes"], 1_000_000);
 
-        let sink = ready(
-            &node.traffic("green", peer),
-            &format!("udp-recv --bind {there}"),
-        );
-        let said = run(
-            &node.traffic("green", green),
-            &format!("udp-send --to {there} --count 100"),
-        );
+        let sink = ready(&node.traffic("green", peer), &format!("udp-recv --bind {there}"));
+        let said =
+            run(&node.traffic("green", green), &format!("udp-send --to {there} --count 100"));
         assert_eq!(said["errors"], json!({}), "{said}");
         assert_eq!(sink.finish().expect("sink")["received"], 100);
 
-        let said = run(
-            &node.traffic("green", green),
-            &format!("ping --to {ip} --count 3"),
-        );
+        let said = run(&node.traffic("green", green), &format!("ping --to {ip} --count 3"));
         assert_eq!(said["answers"], 3, "{said}");
     }
 }
@@ -56,22 +41,13 @@ fn another_virtual_cluster_is_refused_at_once() {
     let green = node.traffic("green", node.green());
     for (port, ip) in (9000..).zip(both(node.red())) {
         let there = at(ip, port);
-        let server = ready(
-            &node.traffic("red", node.red()),
-            &format!("tcp-serve --bind {there}"),
-        );
-        let sink = ready(
-            &node.traffic("red", node.red()),
-            &format!("udp-recv --bind {there}"),
-        );
+        let server = ready(&node.traffic("red", node.red()), &format!("tcp-serve --bind {there}"));
+        let sink = ready(&node.traffic("red", node.red()), &format!("udp-recv --bind {there}"));
 
         let began = Instant::now();
         let said = run(&green, &format!("tcp-connect --to {there}"));
         assert_eq!(said["error"], "EPERM", "{said}");
-        assert!(
-            said["connect_us"].as_u64().expect("number") < 50_000,
-            "{said}"
-        );
+        assert!(said["connect_us"].as_u64().expect("number") < 50_000, "{said}");
         assert!(began.elapsed() < Duration::from_secs(1));
 
         let said = run(&green, &format!("udp-send --to {there} --count 10"));
@@ -88,14 +64,8 @@ fn another_virtual_cluster_is_refused_at_once() {
     }
     let counters = node.counters("green");
     let other = Class::Other as usize;
-    assert_eq!(
-        counters.connects[0][other].denied, 4,
-        "TCP and connected UDP, two families"
-    );
-    assert_eq!(
-        counters.connects[1][other].denied, 20,
-        "ten datagrams, two families"
-    );
+    assert_eq!(counters.connects[0][other].denied, 4, "TCP and connected UDP, two families");
+    assert_eq!(counters.connects[1][other].denied, 20, "ten datagrams, two families");
     let (packets, _) = node.cell("green", Direction::Egress, Class::Other, Outcome::Denied);
     assert_eq!(packets, 8, "two pings and two raw packets, two families");
 }
@@ -112,10 +82,7 @@ fn ipv4_in_ipv6_clothes_is_ipv4() {
 
     let own = node.green_peer();
     let there = at(own.v4, 9000);
-    let server = ready(
-        &node.traffic("green", own),
-        &format!("tcp-serve --bind {there}"),
-    );
+    let server = ready(&node.traffic("green", own), &format!("tcp-serve --bind {there}"));
     let mapped = at(own.v4.to_ipv6_mapped(), 9000);
     let said = run(&green, &format!("tcp-connect --to {mapped} --bytes 1000"));
     assert_eq!(said["sent"], 1000, "{said}");
@@ -133,10 +100,7 @@ fn the_receiver_checks_too() {
         &format!("udp-recv --bind {}", at(node.green().v4, 9000)),
     );
     let outsider = node.sandbox.outsider(red);
-    let line = format!(
-        "udp-send --to {} --count 10 --bytes 100",
-        at(node.green().v4, 9000)
-    );
+    let line = format!("udp-send --to {} --count 10 --bytes 100", at(node.green().v4, 9000));
     let said = run(&outsider, &line);
     assert_eq!(said["sent"], 10, "{said}");
     assert_eq!(sink.finish().expect("sink")["received"], 0);
@@ -148,29 +112,11 @@ fn the_receiver_checks_too() {
 fn an_allowed_pair_talks() {
     let node = Node::enforcing();
     let there = at(node.red().v4, 9000);
-    let server = ready(
-        &node.traffic("red", node.red()),
-        &format!("tcp-serve --bind {there}"),
-    );
+    let server = ready(&node.traffic("red", node.red()), &format!("tcp-serve --bind {there}"));
     let green = node.traffic("green", node.green());
     let said = run(&green, &format!("tcp-connect --to {there}"));
     assert_eq!(said["error"], "EPERM", "{said}");
-    let pairs = [
-        (
-            AllowKey {
-                from: GREEN,
-                to: RED,
-            },
-            1,
-        ),
-        (
-            AllowKey {
-                from: RED,
-                to: GREEN,
-            },
-            1,
-        ),
-    ];
+    let pairs = [(AllowKey { from: GREEN, to: RED }, 1), (AllowKey { from: RED, to: GREEN }, 1)];
     node.bpf.tables().allowed.put(&pairs).expect("allow");
     let said = run(&green, &format!("tcp-connect --to {there} --bytes 1000"));
     assert_eq!(said["sent"], 1000, "{said}");
@@ -190,26 +136,15 @@ fn an_unknown_peer_is_dropped_silently_until_we_hear_of_it() {
     let green = node.traffic("green", node.green());
 
     let said = run(&green, &format!("udp-send --to {there} --count 5"));
-    assert_eq!(
-        (&said["sent"], &said["errors"]),
-        (&json!(5), &json!({})),
-        "no error: {said}"
-    );
-    let said = run(
-        &green,
-        &format!("tcp-connect --to {there} --timeout-ms 300"),
-    );
+    assert_eq!((&said["sent"], &said["errors"]), (&json!(5), &json!({})), "no error: {said}");
+    let said = run(&green, &format!("tcp-connect --to {there} --timeout-ms 300"));
     assert_eq!(said["error"], "ETIMEDOUT", "{said}");
     let (packets, _) = node.cell("green", Direction::Egress, Class::Cluster, Outcome::Denied);
-    assert!(
-        packets >= 6,
-        "five datagrams and at least one SYN: {packets}"
-    );
+    assert!(packets >= 6, "five datagrams and at least one SYN: {packets}");
 
     // This one connects while its first SYN is lost.
-    let mut waiting = green
-        .start(&format!("tcp-connect --to {there} --timeout-ms 5000"))
-        .expect("start");
+    let mut waiting =
+        green.start(&format!("tcp-connect --to {there} --timeout-ms 5000")).expect("start");
     std::thread::sleep(Duration::from_millis(300));
     node.learn(node.green_peer(), GREEN);
     let said = waiting.wait_for_line().expect("result");
@@ -228,53 +163,27 @@ fn an_unknown_cgroup_reaches_only_this_host() {
     assert_eq!(local.finish().expect("sink")["received"], 3);
 
     let outsider = node.sandbox.outsider(node.green_peer());
-    let sink = ready(
-        &outsider,
-        &format!("udp-recv --bind {}", at(node.green_peer().v4, 9000)),
-    );
+    let sink = ready(&outsider, &format!("udp-recv --bind {}", at(node.green_peer().v4, 9000)));
     let line = format!("udp-send --to {} --count 3", at(node.green_peer().v4, 9000));
     let said = run(&stranger, &line);
-    assert_eq!(
-        (&said["sent"], &said["errors"]),
-        (&json!(3), &json!({})),
-        "silently: {said}"
-    );
+    assert_eq!((&said["sent"], &said["errors"]), (&json!(3), &json!({})), "silently: {said}");
     assert_eq!(sink.finish().expect("sink")["received"], 0);
-    assert_eq!(
-        node.bpf.tables().counters.read_all().expect("read").len(),
-        2,
-        "not counted"
-    );
+    assert_eq!(node.bpf.tables().counters.read_all().expect("read").len(), 2, "not counted");
 }
 
 #[test]
 fn observe_passes_and_counts_what_enforce_would_refuse() {
     let node = Node::in_mode(MODE_OBSERVE);
     let there = at(node.red().v4, 9000);
-    let sink = ready(
-        &node.traffic("red", node.red()),
-        &format!("udp-recv --bind {there}"),
-    );
+    let sink = ready(&node.traffic("red", node.red()), &format!("udp-recv --bind {there}"));
     let green = node.traffic("green", node.green());
-    let said = run(
-        &green,
-        &format!("udp-send --to {there} --count 10 --bytes 100"),
-    );
+    let said = run(&green, &format!("udp-send --to {there} --count 10 --bytes 100"));
     assert_eq!(said["sent"], 10, "{said}");
     assert_eq!(sink.finish().expect("sink")["received"], 10);
     let (out, inn) = (Direction::Egress, Direction::Ingress);
-    assert_eq!(
-        node.cell("green", out, Class::Other, Outcome::WouldDeny),
-        (10, 1280)
-    );
-    assert_eq!(
-        node.cell("green", out, Class::Other, Outcome::Passed),
-        (0, 0)
-    );
-    assert_eq!(
-        node.cell("red", inn, Class::Other, Outcome::WouldDeny),
-        (10, 1280)
-    );
+    assert_eq!(node.cell("green", out, Class::Other, Outcome::WouldDeny), (10, 1280));
+    assert_eq!(node.cell("green", out, Class::Other, Outcome::Passed), (0, 0));
+    assert_eq!(node.cell("red", inn, Class::Other, Outcome::WouldDeny), (10, 1280));
     let calls = node.counters("green").connects[1][Class::Other as usize];
     assert_eq!((calls.denied, calls.would_deny), (0, 10));
 }
@@ -283,15 +192,9 @@ fn observe_passes_and_counts_what_enforce_would_refuse() {
 fn off_passes_and_only_measures() {
     let node = Node::in_mode(MODE_OFF);
     let there = at(node.red().v4, 9000);
-    let sink = ready(
-        &node.traffic("red", node.red()),
-        &format!("udp-recv --bind {there}"),
-    );
+    let sink = ready(&node.traffic("red", node.red()), &format!("udp-recv --bind {there}"));
     let green = node.traffic("green", node.green());
-    let said = run(
-        &green,
-        &format!("udp-send --to {there} --count 10 --bytes 100"),
-    );
+    let said = run(&green, &format!("udp-send --to {there} --count 10 --bytes 100"));
     assert_eq!(said["sent"], 10, "{said}");
     assert_eq!(sink.finish().expect("sink")["received"], 10);
     let passed = node.cell("green", Direction::Egress, Class::Other, Outcome::Passed);

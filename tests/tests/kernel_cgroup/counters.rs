@@ -32,20 +32,10 @@ fn cpu_time_agrees_with_getrusage() {
     let told = Duration::from_micros(told);
     // rusage also has the microseconds that the child used before it left us.
     let tolerance = told / 20 + Duration::from_millis(20);
-    assert!(
-        counted.abs_diff(told) < tolerance,
-        "counted {counted:?}, told {told:?}"
-    );
+    assert!(counted.abs_diff(told) < tolerance, "counted {counted:?}, told {told:?}");
     let parts = cpu.user_nanoseconds + cpu.system_nanoseconds;
     assert!(parts.abs_diff(cpu.usage_nanoseconds) <= 10_000, "{cpu:?}");
-    assert_eq!(
-        readings[&vc("blue")]
-            .counters
-            .cpu
-            .unwrap()
-            .usage_nanoseconds,
-        0
-    );
+    assert_eq!(readings[&vc("blue")].counters.cpu.unwrap().usage_nanoseconds, 0);
 }
 
 #[test]

@@ -36,16 +36,11 @@ fn no_descriptor_of_ours_is_passed_on() {
     }
     let seen = fixture.file("fds");
     // The shell's own descriptors; a glob opens the directory only while it is read.
-    let script = format!(
-        "for fd in /proc/$$/fd/*; do readlink $fd || :; done > {}",
-        seen.display()
-    );
+    let script =
+        format!("for fd in /proc/$$/fd/*; do readlink $fd || :; done > {}", seen.display());
     assert_eq!(fixture.script("red", &script), Exit::Code(0));
     let seen = fs::read_to_string(seen).unwrap();
-    assert!(
-        !seen.contains("socket:") && !seen.contains("pidfd"),
-        "{seen}"
-    );
+    assert!(!seen.contains("socket:") && !seen.contains("pidfd"), "{seen}");
     assert!(seen.lines().count() <= 5, "{seen}");
     let seen = fixture.file("numbers");
     let script = format!("ls /proc/self/fd > {}", seen.display());
@@ -62,10 +57,7 @@ fn signals_are_as_a_shell_would_give_them() {
     assert_eq!(fixture.run("red", &command).unwrap(), Exit::Code(0));
     let seen = fs::read_to_string(seen).unwrap();
     let mask = |key: &str| {
-        let value = seen
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .unwrap();
+        let value = seen.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         u64::from_str_radix(value.trim(), 16).unwrap()
     };
     assert_eq!(mask("SigBlk:"), 0);
@@ -85,29 +77,14 @@ fn exit_codes_and_signals_are_told() {
 #[test]
 fn a_command_that_is_not_there_is_named() {
     let fixture = Fixture::with(&["red"]);
-    for command in [
-        "no-such-command",
-        "/no/such/command",
-        "/etc/passwd",
-        "/",
-        "",
-    ] {
+    for command in ["no-such-command", "/no/such/command", "/etc/passwd", "/", ""] {
         let error = fixture.run("red", &[command, "argument"]).unwrap_err();
         assert!(matches!(error, ExecError::Execute { .. }), "{error:?}");
         let text = error.to_string();
-        assert!(
-            text.starts_with(&format!("cannot execute \"{command}\"; ")),
-            "{text}"
-        );
+        assert!(text.starts_with(&format!("cannot execute \"{command}\"; ")), "{text}");
     }
-    assert!(matches!(
-        fixture.run("red", &[]).unwrap_err(),
-        ExecError::NoCommand
-    ));
-    assert!(matches!(
-        fixture.run("red", &["a\0b"]).unwrap_err(),
-        ExecError::NoCommand
-    ));
+    assert!(matches!(fixture.run("red", &[]).unwrap_err(), ExecError::NoCommand));
+    assert!(matches!(fixture.run("red", &["a\0b"]).unwrap_err(), ExecError::NoCommand));
     assert!(fixture.leaves("red").is_empty());
 }
 
@@ -115,22 +92,14 @@ fn a_command_that_is_not_there_is_named() {
 fn an_unknown_virtual_cluster_is_named_with_the_mend() {
     let fixture = Fixture::new();
     let error = fixture.run("nobody", &["true"]).unwrap_err().to_string();
-    assert!(
-        error.contains("virtual cluster \"nobody\" has no cgroup"),
-        "{error}"
-    );
+    assert!(error.contains("virtual cluster \"nobody\" has no cgroup"), "{error}");
     assert!(error.contains("bulkhead-agent status"), "{error}");
 }
 
 #[test]
 fn signals_are_forwarded() {
     let fixture = Fixture::with(&["red"]);
-    for signal in [
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGUSR1,
-        Signal::SIGINT,
-    ] {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGINT] {
         let ready = fixture.file(&format!("ready-{signal}"));
         let name = signal.as_str().trim_start_matches("SIG");
         let script = format!(
@@ -154,22 +123,12 @@ fn signals_are_forwarded() {
 #[test]
 fn a_leaf_stays_while_something_lives_in_it() {
     let fixture = Fixture::with(&["red"]);
-    assert_eq!(
-        fixture.script("red", "sleep 1000 > /dev/null 2>&1 &"),
-        Exit::Code(0)
-    );
+    assert_eq!(fixture.script("red", "sleep 1000 > /dev/null 2>&1 &"), Exit::Code(0));
     let leaves = fixture.leaves("red");
     assert_eq!(leaves.len(), 1);
     assert!(fixture.is_populated("red"));
     let leaf = fixture.directory("red").join(&leaves[0]);
     fs::write(leaf.join("cgroup.kill"), "1").unwrap();
-    wait_for("the end of what was left behind", || {
-        !fixture.is_populated("red")
-    });
-    assert!(
-        fixture
-            .tree()
-            .remove_virtual_cluster(&"red".parse().unwrap())
-            .unwrap()
-    );
+    wait_for("the end of what was left behind", || !fixture.is_populated("red"));
+    assert!(fixture.tree().remove_virtual_cluster(&"red".parse().unwrap()).unwrap());
 }

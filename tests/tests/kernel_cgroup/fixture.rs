@@ -38,10 +38,7 @@ pub(crate) fn unique() -> String {
 impl Fixture {
     pub(crate) fn new() -> Self {
         let tree = CgroupTree::create(&mount_point().join(unique())).unwrap();
-        Self {
-            tree: Some(tree),
-            files: tempfile::tempdir().unwrap(),
-        }
+        Self { tree: Some(tree), files: tempfile::tempdir().unwrap() }
     }
 
     /// With virtual clusters of these names.
@@ -80,19 +77,12 @@ impl Fixture {
     /// Runs a shell script in a virtual cluster from a process of its own, which stands for
     /// `bulkhead-agent exec`. Its exit status is what that would give.
     pub(crate) fn background(&self, name: &str, script: &str) -> Background {
-        in_child(|| {
-            execute(self.tree(), name, &["/bin/sh", "-c", script])
-                .unwrap()
-                .shell_code()
-        })
+        in_child(|| execute(self.tree(), name, &["/bin/sh", "-c", script]).unwrap().shell_code())
     }
 
     pub(crate) fn leaves(&self, name: &str) -> Vec<String> {
         let seen = self.tree().observe().unwrap();
-        seen.leaves[&vc(name)]
-            .iter()
-            .map(|leaf| leaf.name.clone())
-            .collect()
+        seen.leaves[&vc(name)].iter().map(|leaf| leaf.name.clone()).collect()
     }
 
     pub(crate) fn is_populated(&self, name: &str) -> bool {
@@ -117,11 +107,7 @@ pub(crate) fn vc(name: &str) -> VirtualClusterName {
 
 pub(crate) fn execute(tree: &CgroupTree, name: &str, command: &[&str]) -> Result<Exit, ExecError> {
     let command = command.iter().map(OsString::from).collect();
-    run(&ExecOptions {
-        tree,
-        virtual_cluster: vc(name),
-        command,
-    })
+    run(&ExecOptions { tree, virtual_cluster: vc(name), command })
 }
 
 pub(crate) fn sample(
@@ -172,10 +158,7 @@ pub(crate) fn in_child(work: impl FnOnce() -> u8) -> Background {
 pub(crate) fn wait_for(what: &str, reached: impl Fn() -> bool) {
     let start = Instant::now();
     while !reached() {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "{what} did not happen within {PATIENCE:?}"
-        );
+        assert!(start.elapsed() < PATIENCE, "{what} did not happen within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

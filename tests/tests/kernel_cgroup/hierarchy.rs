@@ -26,11 +26,7 @@ struct Handle {
 
 fn id_of_handle(path: &Path) -> CgroupId {
     let path = CString::new(path.as_os_str().as_bytes()).unwrap();
-    let mut handle = Handle {
-        bytes: 8,
-        kind: 0,
-        id: [0; 8],
-    };
+    let mut handle = Handle { bytes: 8, kind: 0, id: [0; 8] };
     let mut mount = 0;
     // SAFETY: `Handle` is a file_handle with room for the 8 bytes that it says it has.
     let result = unsafe {
@@ -51,10 +47,7 @@ fn the_inode_number_is_the_id_that_the_kernel_gives() {
     let fixture = Fixture::new();
     let id = fixture.tree().create_virtual_cluster(&vc("red")).unwrap();
     assert_eq!(id, id_of_handle(&fixture.directory("red")));
-    assert_eq!(
-        fixture.tree().id().unwrap(),
-        id_of_handle(fixture.tree().path())
-    );
+    assert_eq!(fixture.tree().id().unwrap(), id_of_handle(fixture.tree().path()));
 }
 
 #[test]
@@ -98,10 +91,7 @@ fn a_symbolic_link_in_the_path_is_refused_and_named() {
     symlink(fixture.tree().path(), &link).unwrap();
     let link = link.parent().unwrap().canonicalize().unwrap().join("link");
     for path in [link.clone(), link.join("red")] {
-        let refused = CgroupError::Symlink {
-            path: path.clone(),
-            link: link.clone(),
-        };
+        let refused = CgroupError::Symlink { path: path.clone(), link: link.clone() };
         assert_eq!(CgroupTree::open(&path).unwrap_err(), refused);
         assert!(refused.to_string().contains(&link.display().to_string()));
     }
@@ -139,24 +129,13 @@ fn frozen_processes_use_no_cpu_until_thawed() {
     let fixture = Fixture::with(&["red"]);
     let _burner = fixture.background("red", "while :; do :; done");
     let mut sampler = Sampler::default();
-    let mut used = || {
-        sample(&mut sampler, fixture.tree())[&vc("red")]
-            .counters
-            .cpu
-            .unwrap()
-    };
+    let mut used = || sample(&mut sampler, fixture.tree())[&vc("red")].counters.cpu.unwrap();
     wait_for("the burner's start", || fixture.is_populated("red"));
-    fixture
-        .tree()
-        .set_frozen(&vc("red"), true, PATIENCE)
-        .unwrap();
+    fixture.tree().set_frozen(&vc("red"), true, PATIENCE).unwrap();
     let frozen = used();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(used(), frozen);
-    fixture
-        .tree()
-        .set_frozen(&vc("red"), false, PATIENCE)
-        .unwrap();
+    fixture.tree().set_frozen(&vc("red"), false, PATIENCE).unwrap();
     std::thread::sleep(Duration::from_millis(500));
     assert!(used().usage_nanoseconds > frozen.usage_nanoseconds);
 }
@@ -167,16 +146,8 @@ fn while_a_process_lives_nothing_is_removed() {
     let _sleeper = fixture.background("red", "sleep 1000");
     wait_for("the sleeper's start", || fixture.is_populated("red"));
     fs::create_dir(fixture.directory("red").join("empty")).unwrap();
-    let error = fixture
-        .tree()
-        .remove_virtual_cluster(&vc("red"))
-        .unwrap_err();
-    assert_eq!(
-        error,
-        CgroupError::Populated {
-            path: fixture.directory("red")
-        }
-    );
+    let error = fixture.tree().remove_virtual_cluster(&vc("red")).unwrap_err();
+    assert_eq!(error, CgroupError::Populated { path: fixture.directory("red") });
     assert!(fixture.directory("red").join("empty").exists());
     assert!(fixture.tree().remove_virtual_clusters().is_err());
 }
@@ -188,10 +159,7 @@ fn only_roots_of_tests_and_demos_are_killed() {
     wait_for("the sleeper's start", || fixture.is_populated("red"));
     let tree = CgroupTree::open(&fixture.directory("red")).unwrap();
     let error = tree.kill_and_remove(PATIENCE).unwrap_err();
-    assert!(
-        matches!(error, CgroupError::NotDisposable { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, CgroupError::NotDisposable { .. }), "{error}");
     assert!(fixture.is_populated("red"));
 }
 
@@ -205,9 +173,7 @@ fn leaves_that_stay_empty_are_swept_after_their_grace() {
     let grace = Duration::from_secs(10);
     let mut sweep = |seconds| {
         let seen = tree.observe().unwrap();
-        empty
-            .sweep(tree, &seen, Duration::from_secs(seconds), grace)
-            .unwrap()
+        empty.sweep(tree, &seen, Duration::from_secs(seconds), grace).unwrap()
     };
     assert!(sweep(100).is_empty());
     assert!(sweep(109).is_empty());
@@ -225,35 +191,16 @@ fn core_controls_hold_and_stop_floods_of_cgroups() {
     for control in [Control::CgroupMaxDescendants, Control::CgroupMaxDepth] {
         tree.write(&red, control, &eight).unwrap();
         assert_eq!(tree.read(&red, control).unwrap(), Some(eight.clone()));
-        assert_eq!(
-            tree.observe().unwrap().cgroups[&red].controls[&control],
-            eight
-        );
+        assert_eq!(tree.observe().unwrap().cgroups[&red].controls[&control], eight);
     }
     for _ in 0..8 {
         tree.create_leaf(&red).unwrap();
     }
     let error = tree.create_leaf(&red).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            CgroupError::System {
-                errno: Errno::EAGAIN,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    assert!(
-        error.to_string().contains("cgroup.max.descendants"),
-        "{error}"
-    );
-    tree.write(
-        &red,
-        Control::CgroupMaxDescendants,
-        &Control::CgroupMaxDescendants.default_value(),
-    )
-    .unwrap();
+    assert!(matches!(error, CgroupError::System { errno: Errno::EAGAIN, .. }), "{error}");
+    assert!(error.to_string().contains("cgroup.max.descendants"), "{error}");
+    tree.write(&red, Control::CgroupMaxDescendants, &Control::CgroupMaxDescendants.default_value())
+        .unwrap();
     tree.create_leaf(&red).unwrap();
 }
 
@@ -261,18 +208,9 @@ fn core_controls_hold_and_stop_floods_of_cgroups() {
 fn an_unknown_virtual_cluster_is_named() {
     let fixture = Fixture::new();
     let root = fixture.tree().path().to_owned();
-    let unknown = CgroupError::UnknownVirtualCluster {
-        name: vc("nobody"),
-        root,
-    };
+    let unknown = CgroupError::UnknownVirtualCluster { name: vc("nobody"), root };
     let value = Control::PidsMax.default_value();
-    let error = fixture
-        .tree()
-        .write(&vc("nobody"), Control::PidsMax, &value)
-        .unwrap_err();
+    let error = fixture.tree().write(&vc("nobody"), Control::PidsMax, &value).unwrap_err();
     assert_eq!(error, unknown);
-    assert_eq!(
-        fixture.tree().create_leaf(&vc("nobody")).unwrap_err(),
-        unknown
-    );
+    assert_eq!(fixture.tree().create_leaf(&vc("nobody")).unwrap_err(), unknown);
 }

@@ -22,11 +22,7 @@ fn the_probe_gives_the_reason_for_every_control() {
             assert_eq!(support.result, expected, "{}", support.control);
         }
     }
-    let shown = probe
-        .controls(None)
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>();
+    let shown = probe.controls(None).iter().map(ToString::to_string).collect::<Vec<_>>();
     let memory = "memory.max             no: memory: controller is bound to cgroup v1";
     assert!(shown.iter().any(|line| line == memory), "{shown:#?}");
 }
@@ -37,13 +33,7 @@ fn controllers_cannot_be_enabled_and_the_reason_says_where_they_are_missing() {
     let wanted = BTreeSet::from(Controller::ALL);
     let missing = fixture.tree().enable(&wanted);
     assert_eq!(missing.len(), wanted.len());
-    let mount = fixture
-        .tree()
-        .path()
-        .parent()
-        .unwrap()
-        .display()
-        .to_string();
+    let mount = fixture.tree().path().parent().unwrap().display().to_string();
     let reason = format!("memory: controller is not in cgroup.controllers of {mount}");
     assert_eq!(missing[&Controller::Memory], reason);
 }
@@ -51,15 +41,9 @@ fn controllers_cannot_be_enabled_and_the_reason_says_where_they_are_missing() {
 #[test]
 fn a_control_that_is_absent_is_an_error_and_not_a_success() {
     let fixture = Fixture::with(&["red"]);
-    for control in Control::ALL
-        .into_iter()
-        .filter(|control| control.controller().is_some())
-    {
+    for control in Control::ALL.into_iter().filter(|control| control.controller().is_some()) {
         let value = control.default_value();
-        let error = fixture
-            .tree()
-            .write(&vc("red"), control, &value)
-            .unwrap_err();
+        let error = fixture.tree().write(&vc("red"), control, &value).unwrap_err();
         let path = fixture.directory("red").join(control.file());
         assert_eq!(error, CgroupError::ControlAbsent { control, path });
         assert_eq!(fixture.tree().read(&vc("red"), control).unwrap(), None);
@@ -72,9 +56,6 @@ fn a_control_that_is_absent_is_an_error_and_not_a_success() {
 fn what_is_not_counted_is_none_and_not_zero() {
     let fixture = Fixture::with(&["red"]);
     let counters = sample(&mut Sampler::default(), fixture.tree())[&vc("red")].counters;
-    assert_eq!(
-        (counters.memory, counters.io, counters.pids),
-        (None, None, None)
-    );
+    assert_eq!((counters.memory, counters.io, counters.pids), (None, None, None));
     assert_eq!(counters.cpu.unwrap().throttled, None);
 }

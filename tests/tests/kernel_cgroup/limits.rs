@@ -34,32 +34,20 @@ fn at(value: u64) -> ControlValue {
 }
 
 fn cpu_max(quota: u64, period_microseconds: u64) -> ControlValue {
-    ControlValue::CpuMax(CpuMax {
-        quota: Max::At(quota),
-        period_microseconds,
-    })
+    ControlValue::CpuMax(CpuMax { quota: Max::At(quota), period_microseconds })
 }
 
 fn scratch() -> Device {
-    let device = fs::metadata(SCRATCH)
-        .expect("/scratch is a disk for I/O limits")
-        .dev();
+    let device = fs::metadata(SCRATCH).expect("/scratch is a disk for I/O limits").dev();
     let number = |part: u64| u32::try_from(part).unwrap();
-    Device {
-        major: number(major(device)),
-        minor: number(minor(device)),
-    }
+    Device { major: number(major(device)), minor: number(minor(device)) }
 }
 
 #[test]
 fn every_control_holds_what_is_written() {
     let fixture = limited(&["red"]);
     let (tree, red) = (fixture.tree(), vc("red"));
-    let io = IoMax {
-        rbps: Max::At(MIB),
-        wiops: Max::At(100),
-        ..IoMax::UNLIMITED
-    };
+    let io = IoMax { rbps: Max::At(MIB), wiops: Max::At(100), ..IoMax::UNLIMITED };
     let values = [
         (Control::CgroupMaxDepth, at(8)),
         (Control::CgroupMaxDescendants, at(1_000)),
@@ -73,19 +61,13 @@ fn every_control_holds_what_is_written() {
         (Control::MemoryHigh, at(64 * MIB)),
         (Control::MemoryMax, at(128 * MIB)),
         (Control::PidsMax, at(64)),
-        (
-            Control::IoMax,
-            ControlValue::IoMax(BTreeMap::from([(scratch(), io)])),
-        ),
+        (Control::IoMax, ControlValue::IoMax(BTreeMap::from([(scratch(), io)]))),
     ];
     for (control, value) in values {
         tree.write(&red, control, &value).unwrap();
         assert_eq!(tree.read(&red, control).unwrap(), Some(value), "{control}");
     }
-    for control in Control::ALL
-        .into_iter()
-        .filter(|control| *control != Control::IoWeight)
-    {
+    for control in Control::ALL.into_iter().filter(|control| *control != Control::IoWeight) {
         tree.write(&red, control, &control.default_value()).unwrap();
         let seen = &tree.observe().unwrap().cgroups[&red].controls[&control];
         assert_eq!(*seen, control.default_value(), "{control}");
@@ -98,11 +80,7 @@ fn memory_is_rounded_as_the_kernel_does_it() {
     let (tree, red) = (fixture.tree(), vc("red"));
     for (wrote, reads) in [(at(MIB + 1), at(MIB)), (at(u64::MAX), at(0))] {
         let unlimited = Control::MemoryMax.default_value();
-        let reads = if wrote == at(u64::MAX) {
-            unlimited
-        } else {
-            reads
-        };
+        let reads = if wrote == at(u64::MAX) { unlimited } else { reads };
         tree.write(&red, Control::MemoryMax, &wrote).unwrap();
         assert_eq!(tree.read(&red, Control::MemoryMax).unwrap(), Some(reads));
     }
@@ -112,49 +90,22 @@ fn memory_is_rounded_as_the_kernel_does_it() {
 fn values_that_the_kernel_refuses_change_nothing() {
     let fixture = limited(&["red"]);
     let (tree, red) = (fixture.tree(), vc("red"));
-    let nowhere = Device {
-        major: 4_000,
-        minor: 1,
-    };
-    let io = BTreeMap::from([(
-        nowhere,
-        IoMax {
-            rbps: Max::At(MIB),
-            ..IoMax::UNLIMITED
-        },
-    )]);
+    let nowhere = Device { major: 4_000, minor: 1 };
+    let io = BTreeMap::from([(nowhere, IoMax { rbps: Max::At(MIB), ..IoMax::UNLIMITED })]);
     for (control, value, errnos) in [
         (Control::CpuMax, cpu_max(999, 100_000), vec![Errno::EINVAL]),
-        (
-            Control::CpuMax,
-            cpu_max(100_000, 2_000_000),
-            vec![Errno::EINVAL],
-        ),
-        (
-            Control::CpuWeight,
-            ControlValue::Weight(10_001),
-            vec![Errno::ERANGE],
-        ),
+        (Control::CpuMax, cpu_max(100_000, 2_000_000), vec![Errno::EINVAL]),
+        (Control::CpuWeight, ControlValue::Weight(10_001), vec![Errno::ERANGE]),
         (Control::PidsMax, at(1 << 40), vec![Errno::EINVAL]),
         (Control::IoMax, ControlValue::IoMax(io), vec![Errno::ENODEV]),
     ] {
         let error = tree.write(&red, control, &value).unwrap_err();
-        let CgroupError::System {
-            errno, ref path, ..
-        } = error
-        else {
-            panic!("{error}")
-        };
+        let CgroupError::System { errno, ref path, .. } = error else { panic!("{error}") };
         assert!(errnos.contains(&errno), "{control}: {error}: {errno}");
         assert_eq!(*path, fixture.directory("red").join(control.file()));
-        assert_eq!(
-            tree.read(&red, control).unwrap(),
-            Some(control.default_value())
-        );
+        assert_eq!(tree.read(&red, control).unwrap(), Some(control.default_value()));
     }
-    let error = tree
-        .write(&red, Control::PidsMax, &ControlValue::Weight(1))
-        .unwrap_err();
+    let error = tree.write(&red, Control::PidsMax, &ControlValue::Weight(1)).unwrap_err();
     assert!(matches!(error, CgroupError::WrongValue { .. }));
 }
 
@@ -165,12 +116,7 @@ fn only_what_is_wanted_is_enabled() {
     assert!(fixture.tree().enable(&wanted).is_empty());
     let enabled = fixture.directory("cgroup.subtree_control");
     assert_eq!(fs::read_to_string(&enabled).unwrap(), "pids\n");
-    assert!(
-        fixture
-            .tree()
-            .enable(&BTreeSet::from([Controller::Memory]))
-            .is_empty()
-    );
+    assert!(fixture.tree().enable(&BTreeSet::from([Controller::Memory])).is_empty());
     assert_eq!(fs::read_to_string(&enabled).unwrap(), "memory pids\n");
 }
 
@@ -201,31 +147,18 @@ fn pids_max_stops_a_fork_bomb_and_the_neighbours_go_on() {
     let start = Instant::now();
     let mut refused = 0;
     while refused == 0 {
-        let pids = sample(&mut sampler, tree)[&vc("red")]
-            .counters
-            .pids
-            .unwrap();
+        let pids = sample(&mut sampler, tree)[&vc("red")].counters.pids.unwrap();
         assert!(pids.current <= 32, "{pids:?}");
         assert!(pids.peak.unwrap() <= 32, "{pids:?}");
         refused = pids.refused;
-        assert!(
-            start.elapsed() < Duration::from_mins(1),
-            "the bomb was never stopped"
-        );
+        assert!(start.elapsed() < Duration::from_mins(1), "the bomb was never stopped");
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(
         fixture.script("blue", "for i in 1 2 3 4 5; do /bin/true || exit 1; done"),
         Exit::Code(0)
     );
-    assert_eq!(
-        sample(&mut sampler, tree)[&vc("blue")]
-            .counters
-            .pids
-            .unwrap()
-            .refused,
-        0
-    );
+    assert_eq!(sample(&mut sampler, tree)[&vc("blue")].counters.pids.unwrap().refused, 0);
 }
 
 #[test]
@@ -233,20 +166,11 @@ fn exec_into_a_full_virtual_cluster_names_its_pids_max() {
     let fixture = limited(&["red"]);
     let _sleeper = fixture.background("red", "exec sleep 1000");
     wait_for("the sleeper's start", || fixture.is_populated("red"));
-    fixture
-        .tree()
-        .write(&vc("red"), Control::PidsMax, &at(1))
-        .unwrap();
+    fixture.tree().write(&vc("red"), Control::PidsMax, &at(1)).unwrap();
     let error = fixture.run("red", &["true"]).unwrap_err();
-    assert!(
-        matches!(error, ExecError::PidsMax { limit: 1, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, ExecError::PidsMax { limit: 1, .. }), "{error:?}");
     let text = error.to_string();
-    assert!(
-        text.starts_with("virtual cluster \"red\" has reached its pids.max of 1"),
-        "{text}"
-    );
+    assert!(text.starts_with("virtual cluster \"red\" has reached its pids.max of 1"), "{text}");
     assert_eq!(fixture.leaves("red").len(), 1);
 }
 
@@ -254,21 +178,10 @@ fn exec_into_a_full_virtual_cluster_names_its_pids_max() {
 fn memory_max_kills_inside_only() {
     let fixture = limited(&["red", "blue"]);
     let tree = fixture.tree();
-    tree.write(&vc("red"), Control::MemoryMax, &at(64 * MIB))
-        .unwrap();
+    tree.write(&vc("red"), Control::MemoryMax, &at(64 * MIB)).unwrap();
     let blue = fixture.background("blue", "sleep 5; exit 3");
-    let hog = [
-        "dd",
-        "if=/dev/zero",
-        "of=/dev/null",
-        "bs=256M",
-        "count=1",
-        "status=none",
-    ];
-    assert_eq!(
-        fixture.run("red", &hog).unwrap(),
-        Exit::Signal(libc::SIGKILL)
-    );
+    let hog = ["dd", "if=/dev/zero", "of=/dev/null", "bs=256M", "count=1", "status=none"];
+    assert_eq!(fixture.run("red", &hog).unwrap(), Exit::Signal(libc::SIGKILL));
     let readings = sample(&mut Sampler::default(), tree);
     let red = readings[&vc("red")].counters.memory.unwrap();
     assert!(red.oom_kills >= 1, "{red:?}");
@@ -283,8 +196,7 @@ fn memory_max_kills_inside_only() {
 fn cpu_max_holds_a_burner() {
     let fixture = limited(&["red"]);
     let tree = fixture.tree();
-    tree.write(&vc("red"), Control::CpuMax, &cpu_max(20_000, 100_000))
-        .unwrap();
+    tree.write(&vc("red"), Control::CpuMax, &cpu_max(20_000, 100_000)).unwrap();
     let _burner = fixture.background("red", "while :; do :; done");
     wait_for("the burner's start", || fixture.is_populated("red"));
     let mut sampler = Sampler::default();
@@ -294,10 +206,7 @@ fn cpu_max_holds_a_burner() {
     let (after, wall) = (cpu(), start.elapsed());
     let used = Duration::from_nanos(after.usage_nanoseconds - before.usage_nanoseconds);
     // A fifth of one CPU, and one period more than the wall clock may hold at each end.
-    assert!(
-        used <= wall / 5 + Duration::from_millis(40),
-        "{used:?} of {wall:?}"
-    );
+    assert!(used <= wall / 5 + Duration::from_millis(40), "{used:?} of {wall:?}");
     let throttled = |counters: bulkhead_core::sample::CpuCounters| counters.throttled.unwrap();
     assert!(throttled(after).periods > throttled(before).periods);
     assert!(throttled(after).nanoseconds > throttled(before).nanoseconds);
@@ -307,37 +216,17 @@ fn cpu_max_holds_a_burner() {
 fn io_max_holds_a_writer() {
     let fixture = limited(&["red"]);
     let tree = fixture.tree();
-    let slow = IoMax {
-        wbps: Max::At(2 * MIB),
-        ..IoMax::UNLIMITED
-    };
+    let slow = IoMax { wbps: Max::At(2 * MIB), ..IoMax::UNLIMITED };
     let value = ControlValue::IoMax(BTreeMap::from([(scratch(), slow)]));
     tree.write(&vc("red"), Control::IoMax, &value).unwrap();
-    let file = tempfile::Builder::new()
-        .prefix("bulkhead-test-")
-        .tempfile_in(SCRATCH)
-        .unwrap();
+    let file = tempfile::Builder::new().prefix("bulkhead-test-").tempfile_in(SCRATCH).unwrap();
     let output = format!("of={}", file.path().display());
     let start = Instant::now();
-    let writer = [
-        "dd",
-        "if=/dev/zero",
-        &output,
-        "bs=1M",
-        "count=8",
-        "oflag=direct",
-        "status=none",
-    ];
+    let writer = ["dd", "if=/dev/zero", &output, "bs=1M", "count=8", "oflag=direct", "status=none"];
     assert_eq!(fixture.run("red", &writer).unwrap(), Exit::Code(0));
     let wall = start.elapsed();
-    assert!(
-        wall > Duration::from_secs(3),
-        "8 MiB at 2 MiB/s took {wall:?}"
-    );
-    let io = sample(&mut Sampler::default(), tree)[&vc("red")]
-        .counters
-        .io
-        .unwrap();
+    assert!(wall > Duration::from_secs(3), "8 MiB at 2 MiB/s took {wall:?}");
+    let io = sample(&mut Sampler::default(), tree)[&vc("red")].counters.io.unwrap();
     assert!(io.write_bytes >= 8 * MIB, "{io:?}");
     assert!(io.write_operations >= 8, "{io:?}");
 }

@@ -28,27 +28,15 @@ struct Unit {
 
 impl Unit {
     fn new() -> Self {
-        assert!(
-            Probe::read(&Files::host()).unwrap().systemd,
-            "systemd is not process 1 here"
-        );
+        assert!(Probe::read(&Files::host()).unwrap().systemd, "systemd is not process 1 here");
         let alone = SYSTEMD.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("{}.service", unique());
         let path = mount_point().join(&name);
-        Self {
-            root: Root::DelegatedUnit {
-                unit: name.clone(),
-                path,
-            },
-            name,
-            _alone: alone,
-        }
+        Self { root: Root::DelegatedUnit { unit: name.clone(), path }, name, _alone: alone }
     }
 
     fn make(&self) -> CgroupTree {
-        self.root
-            .make()
-            .unwrap_or_else(|error| panic!("{error}: {error:?}"))
+        self.root.make().unwrap_or_else(|error| panic!("{error}: {error:?}"))
     }
 
     fn state(&self) -> String {
@@ -62,18 +50,13 @@ impl Unit {
 
 impl Drop for Unit {
     fn drop(&mut self) {
-        let _ = Command::new("systemctl")
-            .args(["stop", &self.name])
-            .output();
+        let _ = Command::new("systemctl").args(["stop", &self.name]).output();
     }
 }
 
 fn systemctl(arguments: &[&str]) -> String {
     let output = Command::new("systemctl").args(arguments).output().unwrap();
-    assert!(
-        output.status.success(),
-        "systemctl {arguments:?}: {output:?}"
-    );
+    assert!(output.status.success(), "systemctl {arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -105,17 +88,10 @@ fn systemd_leaves_the_inside_alone() {
     assert_eq!(unit.state(), "ActiveState=active\nSubState=running\n");
     let again = unit.make();
     assert_eq!(again.create_virtual_cluster(&vc("red")).unwrap(), red);
-    assert_eq!(
-        again.read(&vc("red"), Control::PidsMax).unwrap(),
-        Some(limit)
-    );
+    assert_eq!(again.read(&vc("red"), Control::PidsMax).unwrap(), Some(limit));
     let enabled = fs::read_to_string(unit.path().join("cgroup.subtree_control")).unwrap();
     for controller in Controller::ALL {
-        assert!(
-            enabled
-                .split_ascii_whitespace()
-                .any(|name| name == controller.name())
-        );
+        assert!(enabled.split_ascii_whitespace().any(|name| name == controller.name()));
     }
 }
 
@@ -126,9 +102,7 @@ fn the_sleeper_can_be_killed_and_nothing_else_ends() {
     assert!(tree.enable(&BTreeSet::from(Controller::ALL)).is_empty());
     tree.create_virtual_cluster(&vc("red")).unwrap();
     let red = in_child(|| execute(&tree, "red", &["sleep", "3"]).unwrap().shell_code());
-    wait_for("the start in red", || {
-        tree.observe().unwrap().cgroups[&vc("red")].populated
-    });
+    wait_for("the start in red", || tree.observe().unwrap().cgroups[&vc("red")].populated);
     fs::write(unit.path().join("Holder/cgroup.kill"), "1").unwrap();
     assert_eq!(red.exit_code(), 0);
     // Now the unit is empty, and systemd starts it again.
@@ -152,23 +126,9 @@ fn a_process_killed_for_memory_ends_neither_the_unit_nor_its_neighbours() {
     }
     let limit = ControlValue::Max(Max::At(32 << 20));
     tree.write(&vc("red"), Control::MemoryMax, &limit).unwrap();
-    let blue = in_child(|| {
-        execute(&tree, "blue", &["sleep", "4"])
-            .unwrap()
-            .shell_code()
-    });
-    let hog = [
-        "dd",
-        "if=/dev/zero",
-        "of=/dev/null",
-        "bs=128M",
-        "count=1",
-        "status=none",
-    ];
-    assert_eq!(
-        execute(&tree, "red", &hog).unwrap(),
-        Exit::Signal(libc::SIGKILL)
-    );
+    let blue = in_child(|| execute(&tree, "blue", &["sleep", "4"]).unwrap().shell_code());
+    let hog = ["dd", "if=/dev/zero", "of=/dev/null", "bs=128M", "count=1", "status=none"];
+    assert_eq!(execute(&tree, "red", &hog).unwrap(), Exit::Signal(libc::SIGKILL));
     assert_eq!(blue.exit_code(), 0);
     assert_eq!(unit.state(), "ActiveState=active\nSubState=running\n");
 }
@@ -178,18 +138,11 @@ fn a_unit_with_processes_is_not_stopped_and_an_empty_one_leaves_nothing() {
     let unit = Unit::new();
     let tree = unit.make();
     tree.create_virtual_cluster(&vc("red")).unwrap();
-    let sleeper = in_child(|| {
-        execute(&tree, "red", &["sleep", "1000"])
-            .unwrap()
-            .shell_code()
-    });
+    let sleeper = in_child(|| execute(&tree, "red", &["sleep", "1000"]).unwrap().shell_code());
     let populated = || tree.observe().unwrap().cgroups[&vc("red")].populated;
     wait_for("the sleeper's start", populated);
     let error = unit.root.unmake().unwrap_err();
-    assert!(
-        matches!(error, DelegateError::Cgroup(CgroupError::Populated { .. })),
-        "{error:?}"
-    );
+    assert!(matches!(error, DelegateError::Cgroup(CgroupError::Populated { .. })), "{error:?}");
     assert!(populated());
     nix::sys::signal::kill(sleeper.0, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert_eq!(sleeper.exit_code(), 128 + libc::SIGTERM);
@@ -202,22 +155,11 @@ fn a_unit_with_processes_is_not_stopped_and_an_empty_one_leaves_nothing() {
 fn a_unit_that_is_not_delegated_is_refused() {
     let unit = Unit::new();
     let started = Command::new("systemd-run")
-        .args([
-            "--unit",
-            &unit.name,
-            "--slice=-.slice",
-            "/bin/sleep",
-            "infinity",
-        ])
+        .args(["--unit", &unit.name, "--slice=-.slice", "/bin/sleep", "infinity"])
         .output()
         .unwrap();
     assert!(started.status.success(), "{started:?}");
     let error = unit.root.make().unwrap_err();
     assert!(matches!(error, DelegateError::Unusable { .. }), "{error:?}");
-    assert!(
-        error
-            .to_string()
-            .contains(&format!("systemctl stop {}", unit.name)),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&format!("systemctl stop {}", unit.name)), "{error}");
 }

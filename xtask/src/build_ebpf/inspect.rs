@@ -22,19 +22,12 @@ const PROGRAM_SECTIONS: [(&str, &str); programs::ALL.len()] = [
 /// Checks an object, and says in one line what it is.
 pub(super) fn inspect(object: &[u8]) -> Result<String> {
     let elf = Elf::parse(object).context("it is not a 64-bit ELF file")?;
-    ensure!(
-        elf.architecture() == Architecture::Bpf,
-        "it is for {:?}",
-        elf.architecture()
-    );
+    ensure!(elf.architecture() == Architecture::Bpf, "it is for {:?}", elf.architecture());
 
     // Without BTF, nobody can read our maps with bpftool; without .BTF.ext, the verifier's
     // complaints name no source line.
     for name in [".BTF", ".BTF.ext"] {
-        ensure!(
-            !section(&elf, name)?.is_empty(),
-            "its section {name} is empty"
-        );
+        ensure!(!section(&elf, name)?.is_empty(), "its section {name} is empty");
     }
 
     let licence = section(&elf, "license")?;
@@ -49,10 +42,7 @@ pub(super) fn inspect(object: &[u8]) -> Result<String> {
         .ok()
         .map(u32::from_le_bytes)
         .with_context(|| format!("its section {ABI_SECTION} is not 4 bytes"))?;
-    ensure!(
-        version == ABI_VERSION,
-        "its ABI is {version}, not {ABI_VERSION}"
-    );
+    ensure!(version == ABI_VERSION, "its ABI is {version}, not {ABI_VERSION}");
 
     let wanted = PROGRAM_SECTIONS
         .iter()
@@ -80,10 +70,7 @@ fn section<'data>(elf: &Elf<'data>, name: &str) -> Result<&'data [u8]> {
 /// Every function that stands in a section of its own, with that section's name.
 fn found_programs(elf: &Elf<'_>) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    for symbol in elf
-        .symbols()
-        .filter(|symbol| symbol.kind() == SymbolKind::Text)
-    {
+    for symbol in elf.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
         let Some(index) = symbol.section_index() else {
             continue;
         };
@@ -97,10 +84,7 @@ fn found_programs(elf: &Elf<'_>) -> Result<BTreeSet<String>> {
 }
 
 fn found_maps(elf: &Elf<'_>) -> Result<BTreeSet<String>> {
-    let maps = elf
-        .section_by_name(".maps")
-        .context("it has no section .maps")?
-        .index();
+    let maps = elf.section_by_name(".maps").context("it has no section .maps")?.index();
     elf.symbols()
         .filter(|symbol| symbol.section_index() == Some(maps))
         .filter(|symbol| symbol.kind() == SymbolKind::Data)
@@ -114,11 +98,7 @@ fn same(what: &str, wanted: &BTreeSet<String>, found: &BTreeSet<String>) -> Resu
     if missing.is_empty() && extra.is_empty() {
         return Ok(());
     }
-    bail!(
-        "its {what} differ: missing [{}], extra [{}]",
-        missing.join(", "),
-        extra.join(", ")
-    );
+    bail!("its {what} differ: missing [{}], extra [{}]", missing.join(", "), extra.join(", "));
 }
 
 #[cfg(test)]
@@ -135,9 +115,7 @@ mod tests {
     fn what_is_no_object_is_refused_by_name() {
         let error = inspect(b"#!/bin/sh\n").expect_err("a script is no object");
         assert_eq!(error.to_string(), "it is not a 64-bit ELF file");
-        let own = std::env::current_exe()
-            .and_then(std::fs::read)
-            .expect("read this program");
+        let own = std::env::current_exe().and_then(std::fs::read).expect("read this program");
         let error = inspect(&own).expect_err("this program is no BPF object");
         assert!(error.to_string().starts_with("it is for"), "{error}");
     }

@@ -16,33 +16,22 @@ const THROW_AWAY: [&str; 6] = ["-q", "-F", "-t", "ext4", "-O", "^has_journal"];
 /// An empty ext4 disk of `bytes`.
 pub(super) fn empty(image: &Path, bytes: u64) -> Result<()> {
     sparse(image, bytes)?;
-    Cmd::tool("mke2fs", WHY)?
-        .args(THROW_AWAY)
-        .arg(image)
-        .read()
-        .map(drop)
+    Cmd::tool("mke2fs", WHY)?.args(THROW_AWAY).arg(image).read().map(drop)
 }
 
 /// An ext4 disk that holds what is in `dir`, owned by root where we are root.
 pub(super) fn from_directory(image: &Path, dir: &Path) -> Result<()> {
     // An eighth for the file system's own tables, and room for them in a tiny one.
     let bytes = tree_bytes(dir)?;
-    sparse(
-        image,
-        (bytes + bytes / 8 + (16 << 20)).next_multiple_of(1 << 20),
-    )?;
-    let made = Cmd::tool("mke2fs", WHY)?
-        .args(THROW_AWAY)
-        .args(["-E", "root_owner=0:0"]);
+    sparse(image, (bytes + bytes / 8 + (16 << 20)).next_multiple_of(1 << 20))?;
+    let made = Cmd::tool("mke2fs", WHY)?.args(THROW_AWAY).args(["-E", "root_owner=0:0"]);
     made.arg("-d").arg(dir).arg(image).read().map(drop)
 }
 
 /// The root disk from a tree that only root can read.
 pub(super) fn from_root_tree(image: &Path, bytes: u64, dir: &Path, step: &Step) -> Result<()> {
     sparse(image, bytes)?;
-    let made = Cmd::privileged("mke2fs", WHY)?
-        .args(THROW_AWAY)
-        .args(["-L", "root", "-d"]);
+    let made = Cmd::privileged("mke2fs", WHY)?.args(THROW_AWAY).args(["-L", "root", "-d"]);
     made.arg(dir).arg(image).quietly(step)
 }
 
@@ -55,12 +44,8 @@ pub(super) fn read_back(image: &Path, dir: &Path) -> Result<()> {
         .dir(dir)
         .read()?;
     let lost_and_found = dir.join("lost+found");
-    fs::remove_dir(&lost_and_found).with_context(|| {
-        format!(
-            "remove {}: was the disk read at all?",
-            lost_and_found.display()
-        )
-    })
+    fs::remove_dir(&lost_and_found)
+        .with_context(|| format!("remove {}: was the disk read at all?", lost_and_found.display()))
 }
 
 fn sparse(image: &Path, bytes: u64) -> Result<()> {
@@ -75,9 +60,7 @@ fn tree_bytes(dir: &Path) -> Result<u64> {
     let entries = fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))?;
     for entry in entries {
         let entry = entry.with_context(|| format!("list {}", dir.display()))?;
-        let meta = entry
-            .metadata()
-            .with_context(|| format!("see {}", entry.path().display()))?;
+        let meta = entry.metadata().with_context(|| format!("see {}", entry.path().display()))?;
         sum += meta.len().next_multiple_of(4096);
         if meta.is_dir() {
             sum += tree_bytes(&entry.path())?;

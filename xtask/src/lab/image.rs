@@ -29,12 +29,8 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// What is left out: nobody reads it there, and our own initial file system boots the guest.
-const EXCLUDED_PATHS: &[&str] = &[
-    "/etc/kernel/postinst.d/*",
-    "/usr/share/doc/*",
-    "/usr/share/locale/*",
-    "/usr/share/man/*",
-];
+const EXCLUDED_PATHS: &[&str] =
+    &["/etc/kernel/postinst.d/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*"];
 
 /// Changes made to the installed system, as one shell script run with its root as `$1`.
 const FINISH: &str = "set -e
@@ -61,16 +57,13 @@ impl Image {
     /// The cached image of today's recipe; built when it is absent or `rebuild` is asked.
     pub(crate) fn get(rebuild: bool) -> Result<Self> {
         let lab = super::directory()?;
-        let image = Self {
-            dir: lab.join(format!("image-{:016x}", recipe())),
-        };
+        let image = Self { dir: lab.join(format!("image-{:016x}", recipe())) };
         // Two builders at once: the second waits, then finds the first one's image.
         let _turn = super::turn(&lab)?;
         if rebuild || !image.dir.is_dir() {
-            progress::during(
-                format!("Making the lab's root image (Debian {SUITE})"),
-                |step| image.build(&lab, step),
-            )?;
+            progress::during(format!("Making the lab's root image (Debian {SUITE})"), |step| {
+                image.build(&lab, step)
+            })?;
             forget_old_images(&lab, &image.dir);
         }
         Ok(image)
@@ -110,15 +103,9 @@ impl Image {
         let kernel = only_entry(&root.join("usr/lib/modules"))?;
         let module = "kernel/drivers/block/virtio_blk.ko.xz";
         for (from, to) in [
-            (
-                root.join("boot").join(format!("vmlinuz-{kernel}")),
-                "vmlinuz",
-            ),
+            (root.join("boot").join(format!("vmlinuz-{kernel}")), "vmlinuz"),
             (root.join("usr/bin/busybox"), "busybox"),
-            (
-                root.join("usr/lib/modules").join(&kernel).join(module),
-                "virtio_blk.ko.xz",
-            ),
+            (root.join("usr/lib/modules").join(&kernel).join(module), "virtio_blk.ko.xz"),
         ] {
             fs::copy(&from, building.join(to))
                 .with_context(|| format!("copy {} out of the root", from.display()))?;
@@ -144,11 +131,7 @@ fn install(root: &Path, step: &Step) -> Result<()> {
     Cmd::privileged("mmdebstrap", "make the lab's root file system")?
         .args(["--variant=minbase", "--mode=root", "--format=directory"])
         .arg(format!("--include={}", PACKAGES.join(",")))
-        .args(
-            EXCLUDED_PATHS
-                .iter()
-                .map(|path| format!("--dpkgopt=path-exclude={path}")),
-        )
+        .args(EXCLUDED_PATHS.iter().map(|path| format!("--dpkgopt=path-exclude={path}")))
         .arg(format!("--customize-hook={FINISH}"))
         // Mirrors that are snapshots serve files whose validity has run out.
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
@@ -161,16 +144,11 @@ fn install(root: &Path, step: &Step) -> Result<()> {
 /// The name of the one entry of `dir`.
 fn only_entry(dir: &Path) -> Result<String> {
     let entries = fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))?;
-    let names: Vec<String> = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     match names.as_slice() {
         [name] => Ok(name.clone()),
-        names => bail!(
-            "{} should hold one kernel's modules, not {names:?}",
-            dir.display()
-        ),
+        names => bail!("{} should hold one kernel's modules, not {names:?}", dir.display()),
     }
 }
 
@@ -180,10 +158,7 @@ fn remove_tree(dir: &Path, step: &Step) -> Result<()> {
         return Ok(());
     }
     let why = "remove what an earlier build left";
-    Cmd::privileged("rm", why)?
-        .args(["-rf", "--one-file-system"])
-        .arg(dir)
-        .quietly(step)
+    Cmd::privileged("rm", why)?.args(["-rf", "--one-file-system"]).arg(dir).quietly(step)
 }
 
 /// Removes images of other recipes that were made long ago; failing to is no harm.
@@ -192,9 +167,7 @@ fn forget_old_images(lab: &Path, keep: &Path) {
         return;
     };
     for path in entries.flatten().map(|entry| entry.path()) {
-        let is_image = path
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with("image-"));
+        let is_image = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("image-"));
         let age = || fs::metadata(&path).ok()?.modified().ok()?.elapsed().ok();
         if is_image && path.is_dir() && path != keep && age().is_some_and(|a| a > KEEP_UNUSED) {
             let _ = fs::remove_dir_all(&path);

@@ -74,16 +74,7 @@ const MASKED_UNITS: &[&str] = &[
 pub(super) fn write(image: &Image, command: &[String], to: &Path) -> Result<()> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
     let mut archive = Archive::default();
-    for dir in [
-        "bin",
-        "dev",
-        "proc",
-        "root",
-        "sys",
-        "over",
-        "over/run",
-        "over/run/lab",
-    ] {
+    for dir in ["bin", "dev", "proc", "root", "sys", "over", "over/run", "over/run/lab"] {
         archive.directory(dir);
     }
     let units = "over/etc/systemd/system";
@@ -96,10 +87,7 @@ pub(super) fn write(image: &Image, command: &[String], to: &Path) -> Result<()> 
     archive.file("virtio_blk.ko.xz", 0o644, &read(&image.disk_driver())?);
     for (name, text) in [
         ("lab.target", include_str!("guest/lab.target")),
-        (
-            "lab-command.service",
-            include_str!("guest/lab-command.service"),
-        ),
+        ("lab-command.service", include_str!("guest/lab-command.service")),
     ] {
         archive.file(&format!("{units}/{name}"), 0o644, text.as_bytes());
     }
@@ -110,11 +98,7 @@ pub(super) fn write(image: &Image, command: &[String], to: &Path) -> Result<()> 
         archive.symlink(&format!("{generators}/{generator}"), "/dev/null");
     }
     // Any valid one: systemd would take time to make and to store a new one.
-    archive.file(
-        "over/etc/machine-id",
-        0o444,
-        b"62756c6b686561642d6c61622d6e6f64\n",
-    );
+    archive.file("over/etc/machine-id", 0o444, b"62756c6b686561642d6c61622d6e6f64\n");
     archive.file("over/run/lab/begin", 0o644, include_bytes!("guest/begin"));
     archive.file("over/run/lab/end", 0o644, include_bytes!("guest/end"));
     archive.file("over/run/lab/command", 0o644, script(command).as_bytes());
@@ -183,11 +167,7 @@ mod tests {
         assert_eq!(&text[..14], "07070100000001");
         assert_eq!(&text[14..22], "000081a4", "mode");
         assert_eq!(&text[54..62], "00000005", "size");
-        assert_eq!(
-            &text[94..102],
-            "00000003",
-            "length of the name with its NUL"
-        );
+        assert_eq!(&text[94..102], "00000003", "length of the name with its NUL");
         // 110 bytes of header, 3 of name, padded to 116; 5 of content, padded to 124.
         assert_eq!(&text[110..112], "ab");
         assert_eq!(&text[116..121], "hello");

@@ -44,8 +44,7 @@ impl RunDir {
         let path = lab.join(format!("run-{}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         let lock = File::create(path.join("lock")).context("create the run's lock file")?;
-        lock.try_lock()
-            .with_context(|| format!("another run uses {}", path.display()))?;
+        lock.try_lock().with_context(|| format!("another run uses {}", path.display()))?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -79,9 +78,8 @@ fn sweep(lab: &Path) {
         return;
     };
     for path in entries.flatten().map(|entry| entry.path()) {
-        let is_run = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("run-"));
+        let is_run =
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("run-"));
         let unused = || File::open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
         if is_run && unused() {
             let _ = fs::remove_dir_all(&path);
@@ -120,20 +118,10 @@ impl Machine {
             .spawn()
             .context("start qemu-system-x86_64 through setpriv")?;
         let copies = [
-            child
-                .stdout
-                .take()
-                .map(|pipe| thread::spawn(|| copy(pipe, std::io::stdout()))),
-            child
-                .stderr
-                .take()
-                .map(|pipe| thread::spawn(|| copy(pipe, std::io::stderr()))),
+            child.stdout.take().map(|pipe| thread::spawn(|| copy(pipe, std::io::stdout()))),
+            child.stderr.take().map(|pipe| thread::spawn(|| copy(pipe, std::io::stderr()))),
         ];
-        Ok(Self {
-            child,
-            began,
-            copies: copies.into_iter().flatten().collect(),
-        })
+        Ok(Self { child, began, copies: copies.into_iter().flatten().collect() })
     }
 
     /// How long it has run.
@@ -167,11 +155,7 @@ fn copy(mut from: impl Read, mut to: impl Write) {
     let mut buffer = [0; 16 << 10];
     let mut wanted = true;
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        wanted = wanted
-            && to
-                .write_all(&buffer[..count])
-                .and_then(|()| to.flush())
-                .is_ok();
+        wanted = wanted && to.write_all(&buffer[..count]).and_then(|()| to.flush()).is_ok();
     }
 }
 
@@ -181,71 +165,28 @@ fn qemu(image: &Image, memory_mib: u32) -> Result<Command> {
         .context("qemu-system-x86_64 is missing; `cargo xtask setup lab` gets it")?;
     let mut qemu = Cmd::tool("setpriv", "end QEMU when xtask dies")?.into_command();
     qemu.args(["--pdeathsig", "KILL", "--"]).arg(program);
-    qemu.args([
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        "-no-reboot",
-    ]);
-    qemu.args([
-        "-machine",
-        "q35",
-        "-accel",
-        "tcg,thread=multi",
-        "-cpu",
-        CPU,
-        "-smp",
-        "2",
-    ]);
+    qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2"]);
     qemu.arg("-m").arg(memory_mib.to_string());
-    qemu.arg("-kernel")
-        .arg(image.kernel())
-        .args(["-initrd", "initrd"]);
-    qemu.args([
-        "-append",
-        KERNEL_COMMAND_LINE,
-        "-serial",
-        "file:console.log",
-    ]);
+    qemu.arg("-kernel").arg(image.kernel()).args(["-initrd", "initrd"]);
+    qemu.args(["-append", KERNEL_COMMAND_LINE, "-serial", "file:console.log"]);
     qemu.args(["-device", "virtio-serial-pci"]);
-    for (name, path) in [
-        ("stdout", "/dev/stdout"),
-        ("stderr", "/dev/stderr"),
-        ("control", "control"),
-    ] {
-        qemu.arg("-chardev")
-            .arg(format!("file,id={name},path={path},append=on"));
-        qemu.arg("-device")
-            .arg(format!("virtserialport,chardev={name},name={name}"));
+    for (name, path) in
+        [("stdout", "/dev/stdout"), ("stderr", "/dev/stderr"), ("control", "control")]
+    {
+        qemu.arg("-chardev").arg(format!("file,id={name},path={path},append=on"));
+        qemu.arg("-device").arg(format!("virtserialport,chardev={name},name={name}"));
     }
     disk_drive(&mut qemu, "root", &image.disk(), "snapshot=on");
-    disk_drive(
-        &mut qemu,
-        "payload",
-        Path::new("payload.img"),
-        "readonly=on",
-    );
-    disk_drive(
-        &mut qemu,
-        "results",
-        Path::new("results.img"),
-        "cache=unsafe",
-    );
-    disk_drive(
-        &mut qemu,
-        "scratch",
-        Path::new("scratch.img"),
-        "cache=unsafe",
-    );
+    disk_drive(&mut qemu, "payload", Path::new("payload.img"), "readonly=on");
+    disk_drive(&mut qemu, "results", Path::new("results.img"), "cache=unsafe");
+    disk_drive(&mut qemu, "scratch", Path::new("scratch.img"), "cache=unsafe");
     Ok(qemu)
 }
 
 fn disk_drive(qemu: &mut Command, name: &str, file: &Path, option: &str) {
     // QEMU reads a doubled comma as one.
     let file = file.to_string_lossy().replace(',', ",,");
-    qemu.arg("-drive")
-        .arg(format!("file={file},format=raw,if=none,id={name},{option}"));
-    qemu.arg("-device")
-        .arg(format!("virtio-blk-pci,drive={name},serial={name}"));
+    qemu.arg("-drive").arg(format!("file={file},format=raw,if=none,id={name},{option}"));
+    qemu.arg("-device").arg(format!("virtio-blk-pci,drive={name},serial={name}"));
 }

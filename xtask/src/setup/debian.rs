@@ -42,13 +42,7 @@ impl Archive {
         let suite = fs::read_to_string("/etc/os-release")
             .ok()
             .filter(|text| text.lines().any(|line| line == "ID=debian"))
-            .and_then(|text| {
-                Some(
-                    field(&text, "VERSION_CODENAME=")?
-                        .trim_matches('"')
-                        .to_owned(),
-                )
-            });
+            .and_then(|text| Some(field(&text, "VERSION_CODENAME=")?.trim_matches('"').to_owned()));
         let sources: Vec<Source> = apt_sources(Path::new("/etc/apt"))?
             .into_iter()
             .filter(|source| {
@@ -59,37 +53,22 @@ impl Archive {
                 suite.as_ref().is_some_and(of_ours) && source.components.contains("main")
             })
             .collect();
-        let of_suite = || {
-            sources
-                .iter()
-                .find(|source| Some(&source.suite) == suite.as_ref())
-        };
+        let of_suite = || sources.iter().find(|source| Some(&source.suite) == suite.as_ref());
         let mirror = env::var(MIRROR_VARIABLE)
             .ok()
             .or_else(|| Some(of_suite()?.address.clone()))
             .with_context(|| {
-                format!(
-                    "no Debian source in /etc/apt: name a mirror with {MIRROR_VARIABLE}=ADDRESS"
-                )
-            })?;
+            format!("no Debian source in /etc/apt: name a mirror with {MIRROR_VARIABLE}=ADDRESS")
+        })?;
         if !Path::new(KEYRING).is_file() {
             bail!("{KEYRING} is missing: install the package debian-archive-keyring");
         }
-        Ok(Self {
-            mirror,
-            keyring: KEYRING.into(),
-            suite,
-            sources,
-        })
+        Ok(Self { mirror, keyring: KEYRING.into(), suite, sources })
     }
 
     /// One apt line for `suite` of the main archive.
     pub(crate) fn line(&self, suite: &str) -> String {
-        format!(
-            "deb [signed-by={}] {} {suite} main",
-            self.keyring.display(),
-            self.mirror
-        )
+        format!("deb [signed-by={}] {} {suite} main", self.keyring.display(), self.mirror)
     }
 
     /// Installs packages of the machine's own suite.
@@ -118,17 +97,10 @@ impl Archive {
     /// Fetches package lists of the machine's Debian sources and of `more` lines.
     fn update(&self, more: &[&str], step: &Step) -> Result<Lists> {
         let dir = paths::cache()?.join("apt");
-        let lists = Lists {
-            list: dir.join("sources.list"),
-            dir: dir.join("lists"),
-        };
+        let lists = Lists { list: dir.join("sources.list"), dir: dir.join("lists") };
         fs::create_dir_all(lists.dir.join("partial"))
             .with_context(|| format!("create {}", lists.dir.display()))?;
-        let mut text: String = self
-            .sources
-            .iter()
-            .map(|source| source.line(KEYRING))
-            .collect();
+        let mut text: String = self.sources.iter().map(|source| source.line(KEYRING)).collect();
         for line in more {
             text.extend([line, "\n"]);
         }
@@ -143,11 +115,7 @@ impl Archive {
 
 impl Source {
     fn line(&self, keyring: &str) -> String {
-        let Self {
-            address,
-            suite,
-            components,
-        } = self;
+        let Self { address, suite, components } = self;
         format!("deb [signed-by={keyring}] {address} {suite} {components}\n")
     }
 }
@@ -202,9 +170,7 @@ fn candidate(lists: &Lists, packages: &[&str]) -> Result<Option<Vec<u32>>> {
 
 /// What stands after `key` on the first line that begins with it.
 fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(key))
-        .map(str::trim)
+    text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim)
 }
 
 /// The binary sources under apt's configuration directory, in both of its formats.
@@ -219,9 +185,7 @@ fn apt_sources(etc: &Path) -> Result<Vec<Source>> {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
         match file.extension().and_then(|extension| extension.to_str()) {
             Some("list") => sources.extend(text.lines().filter_map(one_line_source)),
-            Some("sources") => text
-                .split("\n\n")
-                .for_each(|s| sources.extend(stanza_sources(s))),
+            Some("sources") => text.split("\n\n").for_each(|s| sources.extend(stanza_sources(s))),
             _ => {}
         }
     }
@@ -237,11 +201,7 @@ fn one_line_source(line: &str) -> Option<Source> {
     };
     let mut words = rest.split_whitespace();
     let (address, suite) = (words.next()?.to_owned(), words.next()?.to_owned());
-    Some(Source {
-        address,
-        suite,
-        components: words.collect::<Vec<_>>().join(" "),
-    })
+    Some(Source { address, suite, components: words.collect::<Vec<_>>().join(" ") })
 }
 
 /// A stanza of a deb822 file: every address with every suite.

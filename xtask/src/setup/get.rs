@@ -49,11 +49,7 @@ pub(super) fn all(needs: &[Need]) -> Result<()> {
             Source::Crate { name, version, .. } => {
                 build_crate(need)?.step(format!("Building {name} {version}"))?;
             }
-            Source::Wheel {
-                name,
-                version,
-                program,
-            } => {
+            Source::Wheel { name, version, program } => {
                 unpack_wheel(need)?.step(format!("Unpacking {name} {version}"))?;
                 link(name, program)?;
             }
@@ -70,25 +66,11 @@ fn archive() -> Result<Archive> {
 }
 
 fn build_crate(need: &Need) -> Result<Cmd> {
-    let Source::Crate {
-        name,
-        version,
-        flags,
-        env,
-    } = need.source
-    else {
+    let Source::Crate { name, version, flags, env } = need.source else {
         bail!("{} does not come from the crates registry", need.name);
     };
     let mut cmd = Cmd::new("cargo", format!("build {name}, which {}", need.why))
-        .args([
-            "install",
-            name,
-            "--version",
-            version,
-            "--locked",
-            "--force",
-            "--root",
-        ])
+        .args(["install", name, "--version", version, "--locked", "--force", "--root"])
         .arg(paths::tools()?)
         .args(flags)
         // A build of our own must not see the settings of the cargo that runs xtask.
@@ -105,20 +87,10 @@ fn unpack_wheel(need: &Need) -> Result<Cmd> {
     let Source::Wheel { name, version, .. } = need.source else {
         bail!("{} does not come from a wheel", need.name);
     };
-    Ok(
-        Cmd::new("python3", format!("unpack {name}, which {}", need.why))
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--no-deps",
-                "--upgrade",
-                "--target",
-            ])
-            .arg(paths::tools()?.join("wheels").join(name))
-            .arg(format!("{name}=={version}")),
-    )
+    Ok(Cmd::new("python3", format!("unpack {name}, which {}", need.why))
+        .args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"])
+        .arg(paths::tools()?.join("wheels").join(name))
+        .arg(format!("{name}=={version}")))
 }
 
 /// Makes a wheel's program findable beside the other tools.

@@ -43,11 +43,7 @@ pub(super) enum Source {
         env: &'static [(&'static str, &'static str)],
     },
     /// A program that a Python wheel carries, unpacked into the project's cache.
-    Wheel {
-        name: &'static str,
-        version: &'static str,
-        program: &'static str,
-    },
+    Wheel { name: &'static str, version: &'static str, program: &'static str },
 }
 
 /// All needs of this project, for the eBPF toolchain that the machine uses.
@@ -87,12 +83,7 @@ fn bpf_with_debian() -> Vec<Need> {
     ]
 }
 
-const LLVM_PACKAGES: &[&str] = &[
-    "llvm-22-dev",
-    "libpolly-22-dev",
-    "zlib1g-dev",
-    "libzstd-dev",
-];
+const LLVM_PACKAGES: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"];
 
 fn bpf_linker(
     flags: &'static [&'static str],
@@ -102,17 +93,8 @@ fn bpf_linker(
         name: "bpf-linker",
         why: "links the kernel programs and writes their BTF",
         groups: &[Group::Bpf],
-        probe: Probe::Program {
-            program: "bpf-linker",
-            arg: "--version",
-            at_least: &[0, 13, 0],
-        },
-        source: Source::Crate {
-            name: "bpf-linker",
-            version: "0.13.0",
-            flags,
-            env,
-        },
+        probe: Probe::Program { program: "bpf-linker", arg: "--version", at_least: &[0, 13, 0] },
+        source: Source::Crate { name: "bpf-linker", version: "0.13.0", flags, env },
     }
 }
 
@@ -133,33 +115,21 @@ fn lab() -> [Need; 4] {
             name: "setpriv",
             why: "has the kernel end the virtual machine when xtask dies",
             groups: &[Group::Lab],
-            probe: Probe::Program {
-                program: "setpriv",
-                arg: "--version",
-                at_least: &[2, 33],
-            },
+            probe: Probe::Program { program: "setpriv", arg: "--version", at_least: &[2, 33] },
             source: Source::Debian(&["util-linux"]),
         },
         Need {
             name: "mmdebstrap",
             why: "makes the root file system of the lab's virtual machine",
             groups: &[Group::Lab],
-            probe: Probe::Program {
-                program: "mmdebstrap",
-                arg: "--version",
-                at_least: &[1],
-            },
+            probe: Probe::Program { program: "mmdebstrap", arg: "--version", at_least: &[1] },
             source: Source::Debian(&["mmdebstrap"]),
         },
         Need {
             name: "mke2fs",
             why: "makes disks for the virtual machine and reads them back without mounting them",
             groups: &[Group::Lab],
-            probe: Probe::Program {
-                program: "mke2fs",
-                arg: "-V",
-                at_least: &[1, 46],
-            },
+            probe: Probe::Program { program: "mke2fs", arg: "-V", at_least: &[1, 46] },
             source: Source::Debian(&["e2fsprogs"]),
         },
     ]
@@ -171,11 +141,7 @@ fn test() -> [Need; 2] {
             name: "ip",
             why: "makes the network namespaces in which tests put the hosts of virtual clusters",
             groups: &[Group::Test],
-            probe: Probe::Program {
-                program: "ip",
-                arg: "-Version",
-                at_least: &[],
-            },
+            probe: Probe::Program { program: "ip", arg: "-Version", at_least: &[] },
             source: Source::Debian(&["iproute2"]),
         },
         Need {
@@ -203,11 +169,7 @@ fn lint() -> [Need; 2] {
             name: "cargo-deny",
             why: "checks licences, banned crates and where crates come from",
             groups: &[Group::Lint],
-            probe: Probe::Program {
-                program: "cargo-deny",
-                arg: "--version",
-                at_least: &[0, 18],
-            },
+            probe: Probe::Program { program: "cargo-deny", arg: "--version", at_least: &[0, 18] },
             source: Source::Crate {
                 name: "cargo-deny",
                 version: "0.20.2",
@@ -219,16 +181,8 @@ fn lint() -> [Need; 2] {
             name: "buf",
             why: "checks the style of the gRPC contract, and that it breaks no older client",
             groups: &[Group::Lint],
-            probe: Probe::Program {
-                program: "buf",
-                arg: "--version",
-                at_least: &[1, 60],
-            },
-            source: Source::Wheel {
-                name: "buf-bin",
-                version: "1.75.0",
-                program: "buf",
-            },
+            probe: Probe::Program { program: "buf", arg: "--version", at_least: &[1, 60] },
+            source: Source::Wheel { name: "buf-bin", version: "1.75.0", program: "buf" },
         },
     ]
 }

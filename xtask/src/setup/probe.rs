@@ -9,11 +9,7 @@ use crate::command::find;
 /// How the presence of a need is seen.
 pub(super) enum Probe {
     /// A program answers, with at least this version (empty: any).
-    Program {
-        program: &'static str,
-        arg: &'static str,
-        at_least: &'static [u32],
-    },
+    Program { program: &'static str, arg: &'static str, at_least: &'static [u32] },
     /// Debian packages are installed.
     Packages(&'static [&'static str]),
 }
@@ -50,22 +46,14 @@ pub(crate) fn bpf_toolchain() -> BpfToolchain {
         let core = "lib/rustlib/src/rust/library/core/Cargo.toml";
         output.status.success() && std::path::Path::new(sysroot.trim()).join(core).is_file()
     });
-    if has_core {
-        BpfToolchain::Nightly
-    } else {
-        BpfToolchain::Debian
-    }
+    if has_core { BpfToolchain::Nightly } else { BpfToolchain::Debian }
 }
 
 impl Probe {
     /// Looks.
     pub(super) fn look(&self) -> Result<Found> {
         match self {
-            Self::Program {
-                program,
-                arg,
-                at_least,
-            } => look_for_program(program, arg, at_least),
+            Self::Program { program, arg, at_least } => look_for_program(program, arg, at_least),
             Self::Packages(packages) => look_for_packages(packages),
         }
     }
@@ -73,15 +61,8 @@ impl Probe {
     /// What was looked for, for an error.
     pub(super) fn told(&self) -> String {
         match self {
-            Self::Program {
-                program,
-                arg,
-                at_least,
-            } => {
-                format!(
-                    "`{program} {arg}` does not tell version {} or newer",
-                    dotted(at_least)
-                )
+            Self::Program { program, arg, at_least } => {
+                format!("`{program} {arg}` does not tell version {} or newer", dotted(at_least))
             }
             Self::Packages(packages) => {
                 format!("dpkg-query does not list all of {}", packages.join(", "))
@@ -102,18 +83,10 @@ fn look_for_program(program: &str, arg: &str, at_least: &[u32]) -> Result<Found>
     let said = [output.stdout, output.stderr].concat();
     let Some(version) = version_in(&String::from_utf8_lossy(&said)) else {
         // A program that tells no version is only good enough where any will do.
-        return Ok(if at_least.is_empty() {
-            Found::Yes(String::new())
-        } else {
-            Found::No
-        });
+        return Ok(if at_least.is_empty() { Found::Yes(String::new()) } else { Found::No });
     };
     let text = dotted(&version);
-    Ok(if version.as_slice() >= at_least {
-        Found::Yes(text)
-    } else {
-        Found::TooOld(text)
-    })
+    Ok(if version.as_slice() >= at_least { Found::Yes(text) } else { Found::TooOld(text) })
 }
 
 fn look_for_packages(packages: &[&str]) -> Result<Found> {
@@ -126,14 +99,9 @@ fn look_for_packages(packages: &[&str]) -> Result<Found> {
         .output()
         .context("run dpkg-query")?;
     let said = String::from_utf8_lossy(&output.stdout);
-    let versions: Vec<&str> = said
-        .lines()
-        .filter_map(|line| line.strip_prefix("ii "))
-        .collect();
+    let versions: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("ii ")).collect();
     if output.status.success() && versions.len() >= packages.len() {
-        return Ok(Found::Yes(
-            versions.first().copied().unwrap_or_default().to_owned(),
-        ));
+        return Ok(Found::Yes(versions.first().copied().unwrap_or_default().to_owned()));
     }
     Ok(Found::No)
 }
@@ -142,20 +110,11 @@ fn look_for_packages(packages: &[&str]) -> Result<Found> {
 pub(super) fn version_in(text: &str) -> Option<Vec<u32>> {
     text.split(|c: char| !c.is_ascii_digit() && c != '.')
         .filter(|word| word.contains('.'))
-        .find_map(|word| {
-            word.trim_matches('.')
-                .split('.')
-                .map(|n| n.parse().ok())
-                .collect()
-        })
+        .find_map(|word| word.trim_matches('.').split('.').map(|n| n.parse().ok()).collect())
 }
 
 fn dotted(version: &[u32]) -> String {
-    version
-        .iter()
-        .map(u32::to_string)
-        .collect::<Vec<_>>()
-        .join(".")
+    version.iter().map(u32::to_string).collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]
@@ -166,10 +125,7 @@ mod tests {
     fn versions_are_read_from_what_programs_say() {
         let qemu = "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)";
         assert_eq!(version_in(qemu), Some(vec![10, 0, 2]));
-        assert_eq!(
-            version_in("mke2fs 1.47.0 (5-Feb-2023)"),
-            Some(vec![1, 47, 0])
-        );
+        assert_eq!(version_in("mke2fs 1.47.0 (5-Feb-2023)"), Some(vec![1, 47, 0]));
         assert_eq!(version_in("1.75.0\n"), Some(vec![1, 75, 0]));
         assert_eq!(version_in("no number"), None);
     }

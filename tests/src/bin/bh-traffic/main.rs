@@ -99,11 +99,7 @@ fn run(command: Command) -> Result<Value> {
         Command::TcpConnect(args) => tcp::connect(&args),
         Command::TcpHold(args) => tcp::hold(&args),
         Command::RawSend(args) => raw::send(&args),
-        Command::Ping {
-            to,
-            count,
-            timeout_ms,
-        } => raw::ping(to, count, timeout_ms),
+        Command::Ping { to, count, timeout_ms } => raw::ping(to, count, timeout_ms),
         Command::Session => bail!("a session has no session inside"),
     }
 }
@@ -114,13 +110,14 @@ fn session() -> Result<()> {
     for line in io::stdin().lines() {
         let line = line.context("read a command")?;
         let words = std::iter::once("bh-traffic").chain(line.split_whitespace());
-        let done = Cli::try_parse_from(words)
-            .map_err(anyhow::Error::from)
-            .and_then(|cli| match cli.command {
-                Command::UdpRecv { .. } | Command::TcpServe(_) | Command::TcpHold(_) => {
-                    bail!("it waits for the end of the input")
+        let done =
+            Cli::try_parse_from(words).map_err(anyhow::Error::from).and_then(|cli| {
+                match cli.command {
+                    Command::UdpRecv { .. } | Command::TcpServe(_) | Command::TcpHold(_) => {
+                        bail!("it waits for the end of the input")
+                    }
+                    command => run(command),
                 }
-                command => run(command),
             });
         say(&done.unwrap_or_else(|error| json!({ "failed": format!("{line}: {error:#}") })));
     }

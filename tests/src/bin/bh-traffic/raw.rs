@@ -97,10 +97,7 @@ fn answered(socket: &OwnedFd, to: IpAddr, wanted: [u8; 8], timeout_ms: u16) -> R
     let mut buffer = [0; 2048];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut ready = [PollFd::new(
-            std::os::fd::AsFd::as_fd(socket),
-            PollFlags::POLLIN,
-        )];
+        let mut ready = [PollFd::new(std::os::fd::AsFd::as_fd(socket), PollFlags::POLLIN)];
         if poll(&mut ready, PollTimeout::try_from(left)?)? == 0 {
             return Ok(false);
         }
@@ -117,10 +114,8 @@ fn echo(kind: u8, id: u16, sequence: u16) -> [u8; 8] {
     let [id_high, id_low] = id.to_be_bytes();
     let [sequence_high, sequence_low] = sequence.to_be_bytes();
     let mut message = [kind, 0, 0, 0, id_high, id_low, sequence_high, sequence_low];
-    let mut sum: u32 = message
-        .chunks_exact(2)
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-        .sum();
+    let mut sum: u32 =
+        message.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
     sum = (sum & 0xffff) + (sum >> 16);
     let [high, low] = (!sum).to_be_bytes().last_chunk().copied().unwrap_or([0; 2]);
     message[2] = high;
@@ -129,11 +124,7 @@ fn echo(kind: u8, id: u16, sequence: u16) -> [u8; 8] {
 }
 
 fn open(to: IpAddr, protocol: SockProtocol) -> Result<OwnedFd> {
-    let family = if to.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).context("make a raw socket")
 }
 

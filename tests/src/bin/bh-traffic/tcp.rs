@@ -61,10 +61,7 @@ pub(crate) fn serve(args: &Serve) -> Result<Value> {
 }
 
 fn read_to_end(mut stream: TcpStream, totals: &Totals, events: bool) {
-    let peer = stream
-        .peer_addr()
-        .map(|peer| peer.to_string())
-        .unwrap_or_default();
+    let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
     if events {
         say(&json!({ "accepted": peer }));
     }
@@ -117,12 +114,10 @@ pub(crate) fn connect(args: &Connect) -> Result<Value> {
         }
     }
     // The other side closes when it has read our end.
-    stream
-        .shutdown(Shutdown::Write)
-        .or_else(|failed| match failed.kind() {
-            io::ErrorKind::NotConnected => Ok(()),
-            _ => Err(failed),
-        })?;
+    stream.shutdown(Shutdown::Write).or_else(|failed| match failed.kind() {
+        io::ErrorKind::NotConnected => Ok(()),
+        _ => Err(failed),
+    })?;
     if let Err(failed) = stream.read(&mut [0; 64])
         && error.is_null()
     {
@@ -182,9 +177,7 @@ pub(crate) fn hold(args: &Hold) -> Result<Value> {
         Ok(length) => format!("{length} bytes"),
         Err(error) => name(&error),
     };
-    let write = stream
-        .write(b"more")
-        .map_or_else(|error| name(&error), |_| "written".to_owned());
+    let write = stream.write(b"more").map_or_else(|error| name(&error), |_| "written".to_owned());
     Ok(json!({
         "woke": true, "read": read, "write": write, "waited_us": woke_us.max(micros(began)),
         "epoll": format!("{events:?}"),

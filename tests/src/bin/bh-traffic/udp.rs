@@ -48,11 +48,8 @@ pub(crate) fn send(args: &Send) -> Result<Value> {
         return Ok(json!({ "sent": 0, "bytes": 0, "errors": errors.0 }));
     }
     for _ in 0..args.count {
-        let done = if args.connected {
-            socket.send(&payload)
-        } else {
-            socket.send_to(&payload, args.to)
-        };
+        let done =
+            if args.connected { socket.send(&payload) } else { socket.send_to(&payload, args.to) };
         match done {
             Ok(length) => {
                 sent += 1;
