@@ -58,7 +58,7 @@ impl World {
         }
         // The kernel lets go of a link some time after its last name.
         let what = "programs whose links have no name any more are off";
-        wait::until(what, self.patience(), |_| Ok((!links.has_links()).then_some(())))
+        wait::until(what, self.patience(), |_| Ok((!links.may_run()).then_some(())))
     }
 
     /// If this is to be broken: kills the agent and takes programs off. [`Self::mend`] follows.

@@ -57,9 +57,11 @@ impl Footprint {
         Ok(())
     }
 
-    /// Whether the kernel still has any of the links.
-    pub(super) fn has_links(&self) -> bool {
+    /// Whether any of the programs may still run: a link that nobody can open any more is not yet
+    /// off, but its program has an id until it is.
+    pub(super) fn may_run(&self) -> bool {
         loaded_links().flatten().any(|link| self.links.contains(&link.id()))
+            || loaded_programs().flatten().any(|program| self.programs.contains(&program.id()))
     }
 
     /// How much it is: links, programs, maps.
