@@ -5,18 +5,22 @@ mod run;
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use bulkhead_abi::programs;
+use nix::errno::Errno;
 
 pub use ask::{plan, status};
 pub use run::run;
 
+use crate::admin;
 use crate::args::{DetachArgs, ExecArgs, OutputArgs, Places};
 use crate::kernel::bpf;
 use crate::kernel::cgroup::CgroupTree;
 use crate::kernel::delegate::Root;
-use crate::kernel::exec::{self, ExecOptions};
+use crate::kernel::exec::{self, ExecError, ExecOptions};
 use crate::kernel::probe::{ControlSupport, Files, Probe};
 
 /// Starts a process inside a virtual cluster and gives its exit status.
@@ -26,12 +30,27 @@ pub fn exec(places: &Places, args: ExecArgs) -> Result<ExitCode> {
     let tree = CgroupTree::open(root.path()).context(
         "open the root of the virtual clusters' cgroups; is the agent of this node running?",
     )?;
-    let exit = exec::run(&ExecOptions {
+    // Inside, a process could talk with everybody while nothing is attached.
+    let links = places.bpffs.join(format!("v{}", bulkhead_abi::ABI_VERSION)).join("links");
+    anyhow::ensure!(
+        programs::ALL.iter().all(|program| links.join(program).exists()),
+        "nothing is enforced on this node: there are no links in {}; start its agent",
+        links.display()
+    );
+    let started = exec::run(&ExecOptions {
         tree: &tree,
         virtual_cluster: args.virtual_cluster,
         command: args.command,
-    })?;
-    Ok(ExitCode::from(exit.shell_code()))
+    });
+    match started {
+        Ok(exit) => Ok(ExitCode::from(exit.shell_code())),
+        // As a shell gives it: 127 not found, 126 not executable.
+        Err(error @ ExecError::Execute { errno, .. }) => {
+            eprintln!("bulkhead-agent: {:#}", anyhow::Error::new(error));
+            Ok(ExitCode::from(if errno == Errno::ENOENT { 127 } else { 126 }))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Says what this node is and what it can enforce.
@@ -87,6 +106,12 @@ fn probe_json(probe: &Probe, controls: &[ControlSupport]) -> Result<String> {
 
 /// Takes everything of ours off this node's kernel.
 pub fn detach(places: &Places, args: DetachArgs) -> Result<ExitCode> {
+    let socket = places.run_dir.join(admin::SOCKET);
+    anyhow::ensure!(
+        UnixStream::connect(&socket).is_err(),
+        "an agent answers at {}, and would attach everything again; stop it first",
+        socket.display()
+    );
     let done = bpf::detach(&places.bpffs).context("take programs and tables off")?;
     let off = [("link", &done.links), ("map", &done.maps), ("directory", &done.directories)];
     let off = off.into_iter().flat_map(|(what, paths)| paths.iter().map(move |path| (what, path)));
@@ -94,10 +119,13 @@ pub fn detach(places: &Places, args: DetachArgs) -> Result<ExitCode> {
     let left = done.leftovers.iter();
     let left = left.map(|(path, why)| format!("{} is still there: {why}\n", path.display()));
     let mut text: String = off.chain(left).collect();
-    if args.cgroups {
-        text.push_str(&remove_cgroups(places)?);
+    if text.is_empty() {
+        text = format!("nothing of ours is pinned in {}\n", places.bpffs.display());
     }
     print(&text)?;
+    if args.cgroups {
+        print(&remove_cgroups(places)?)?;
+    }
     Ok(if done.leftovers.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

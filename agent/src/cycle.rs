@@ -58,6 +58,7 @@ pub struct Cycle<K> {
     node: Option<NodeFacts>,
     /// Whose connections are to be ended in the next turn, too.
     again: BTreeSet<VirtualClusterName>,
+    needs_restart: bool,
     /// What was found at the start and stays so until the next.
     noted: Vec<Degradation>,
     /// What is wrong with observing, counting or the journal.
@@ -79,6 +80,7 @@ impl<K: Kernel> Cycle<K> {
             mended: BTreeMap::new(),
             node: None,
             again: BTreeSet::new(),
+            needs_restart: false,
             noted: Vec::new(),
             troubles: BTreeMap::new(),
         }
@@ -111,6 +113,7 @@ impl<K: Kernel> Cycle<K> {
                     message: format!("nothing can be seen to: {}", error.message),
                 };
                 self.attempt = Some(Attempt::Failed(vec![Failure { subject: None, failure }]));
+                self.needs_restart |= error.needs_restart;
                 self.trouble("observe", Some(error));
                 return self.report();
             }
@@ -139,6 +142,11 @@ impl<K: Kernel> Cycle<K> {
                 Attempt::Reached
             }
         });
+    }
+
+    /// Whether only another start of the agent can mend what is wrong.
+    pub const fn needs_restart(&self) -> bool {
+        self.needs_restart
     }
 
     /// Whether the newest facts stand, as far as they can: then they are worth keeping.
@@ -337,6 +345,7 @@ fn unread(sample: &Sample) -> Result<(), KernelError> {
         Some((name, why)) => Err(KernelError {
             subject: "sample".to_owned(),
             message: format!("virtual cluster \"{name}\" is not counted in this turn: {why}"),
+            needs_restart: false,
         }),
         None => Ok(()),
     }

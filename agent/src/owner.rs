@@ -97,7 +97,7 @@ pub fn run<K: Kernel>(
         if cycle.accepts() && !said.is_empty() {
             keep(&reports.snapshot_file, &std::mem::take(&mut said));
         }
-        if after == After::End {
+        if after == After::End || cycle.needs_restart() {
             return;
         }
         next = Instant::now() + interval;

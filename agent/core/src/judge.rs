@@ -42,7 +42,8 @@ pub struct Failure {
 /// Decides the state of every virtual cluster that is wanted.
 pub fn judge(desired: &Desired, attempt: &Attempt) -> BTreeMap<VirtualClusterName, State> {
     let state = |name: &VirtualClusterName| {
-        let mut reasons = desired.degraded.get(name).cloned().unwrap_or_default();
+        // What failed comes before what this node cannot do anyway.
+        let mut reasons = Vec::new();
         match attempt {
             Attempt::Refused(reason) => return State::Refused(vec![reason.clone()]),
             Attempt::Failed(failures) => {
@@ -53,6 +54,7 @@ pub fn judge(desired: &Desired, attempt: &Attempt) -> BTreeMap<VirtualClusterNam
             }
             Attempt::Reached => {}
         }
+        reasons.extend(desired.degraded.get(name).into_iter().flatten().cloned());
         if reasons.is_empty() { State::Applied } else { State::Degraded(reasons) }
     };
     desired.cgroups.keys().map(|name| (name.clone(), state(name))).collect()
@@ -104,7 +106,7 @@ mod tests {
             Attempt::Failed(vec![Failure { subject, failure }])
         };
         let hit = State::Degraded(vec![reason("cpu.max")]);
-        let both = State::Degraded(vec![reason("memory.max"), reason("cpu.max")]);
+        let both = State::Degraded(vec![reason("cpu.max"), reason("memory.max")]);
         assert_eq!(states(&failed(Some("a".parse().unwrap()))), [hit.clone(), degraded]);
         assert_eq!(states(&failed(None)), [hit, both]);
         let refused = State::Refused(vec![reason("ADDRESSES")]);

@@ -51,7 +51,7 @@ impl Kernel for FakeKernel {
         let line = step.to_string();
         if self.failing.as_ref().is_some_and(|failing| line.contains(failing)) {
             let (subject, message) = (line, "it was told to fail".to_owned());
-            return Err(KernelError { subject, message });
+            return Err(KernelError { subject, message, needs_restart: false });
         }
         self.next_cgroup += 1;
         let offered = BTreeSet::from(Control::ALL);

@@ -56,6 +56,23 @@ impl LinuxKernel {
         Ok(id.0)
     }
 
+    /// Somebody who removes our root or our pins takes the attachments with them. What this
+    /// process still holds then is nobody else's any more; another start makes it anew.
+    fn must_be_whole(&self) -> Result<(), KernelError> {
+        let gone = if self.tree.is_replaced().map_err(|error| cgroup(&error))? {
+            format!("root {} of the virtual clusters", self.tree.path().display())
+        } else if !self.bpf.is_pinned() {
+            "pins of the kernel tables".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(KernelError {
+            subject: "node".to_owned(),
+            message: format!("somebody removed the {gone}; the agent ends, to be started again"),
+            needs_restart: true,
+        })
+    }
+
     fn observe_network(&self) -> Result<ObservedNetwork, KernelError> {
         let tables = self.bpf.tables();
         let members = tables.members.read_all().map_err(table("MEMBERS"))?;
@@ -176,16 +193,7 @@ impl Kernel for LinuxKernel {
     }
 
     fn observe(&mut self) -> Result<Observed, KernelError> {
-        if self.tree.is_replaced().map_err(|error| cgroup(&error))? {
-            let path = self.tree.path().display();
-            return Err(KernelError {
-                subject: "cgroup".to_owned(),
-                message: format!(
-                    "somebody removed our root {path}, and with it every attachment; start the \
-                     agent again, which makes it anew"
-                ),
-            });
-        }
+        self.must_be_whole()?;
         let seen = self.tree.observe().map_err(|error| cgroup(&error))?;
         let now = Duration::from_nanos(Now::read().since_boot_nanoseconds);
         let swept = self.leaves.sweep(&self.tree, &seen, now, LEAF_GRACE);
@@ -204,7 +212,7 @@ impl Kernel for LinuxKernel {
                 match refused.into_iter().next() {
                     Some((controller, message)) => {
                         let subject = controller.name().to_owned();
-                        Err(KernelError { subject, message })
+                        Err(KernelError { subject, message, needs_restart: false })
                     }
                     None => Ok(()),
                 }
@@ -226,8 +234,19 @@ impl Kernel for LinuxKernel {
         let pass = self.sampler.sample(&self.tree).map_err(|error| cgroup(&error))?;
         let counters = self.bpf.tables().counters.read_all().map_err(table("COUNTERS"))?;
         let mut counters: BTreeMap<_, _> = counters.into_iter().collect();
+        // Counters stand still while a program is off: what passes then is a gap, not nothing, and
+        // nothing may end in it.
+        let linked = self.bpf.is_linked().map_err(table("programs"))?;
+        if !linked {
+            counters.clear();
+        }
         let failed = pass.failed.iter();
-        let failed = failed.map(|(name, error)| (name.clone(), cgroup(error).message)).collect();
+        let mut failed: BTreeMap<_, _> =
+            failed.map(|(name, error)| (name.clone(), cgroup(error).message)).collect();
+        if !linked {
+            let off = "the kernel programs were off".to_owned();
+            failed.extend(pass.readings.keys().map(|name| (name.clone(), off.clone())));
+        }
         let virtual_clusters = pass.readings.into_iter().map(|(name, reading)| {
             let seen = VirtualClusterSample {
                 cgroup: reading.id,

@@ -15,6 +15,8 @@ pub struct KernelError {
     pub subject: String,
     /// What failed, on which object, and what would mend it.
     pub message: String,
+    /// Whether only another start of the agent can mend it.
+    pub needs_restart: bool,
 }
 
 impl KernelError {
@@ -27,7 +29,7 @@ impl KernelError {
             message.push_str(&error.to_string());
             source = error.source();
         }
-        Self { subject: subject.into(), message }
+        Self { subject: subject.into(), message, needs_restart: false }
     }
 }
 

@@ -36,7 +36,7 @@ impl Usage {
         if incomplete {
             notes.push_str(
                 "* Less than the whole time was seen: at least so much was used. COVERAGE is that of \
-                 the meter seen least; - was not seen at all.\n",
+                 the part seen least, of those seen at all; - was not.\n",
             );
         }
         notes

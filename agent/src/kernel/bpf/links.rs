@@ -117,6 +117,12 @@ pub(super) fn is_attached(dir: &Path, root: &Root, program: &Loaded) -> Result<b
     Ok(matches!(standing, Standing::Ours { program_id, .. } if program_id == program.id))
 }
 
+/// Whether a link is there and attached to the root, whatever version of the program it has.
+pub(super) fn is_linked(dir: &Path, root: &Root, program: &Loaded) -> Result<bool, BpfError> {
+    let standing = standing(&dir.join(program.name), root, program)?;
+    Ok(matches!(standing, Standing::Ours { .. }))
+}
+
 fn standing(path: &Path, root: &Root, program: &Loaded) -> Result<Standing, BpfError> {
     let link = match sys::open_link(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Standing::Absent),

@@ -151,6 +151,22 @@ impl Bpf {
         Ok(load::read_config(&self.config)? == ready)
     }
 
+    /// Whether some version of every program runs at our root: from the links' first attachment
+    /// on, also while those of the agent before are not replaced yet.
+    pub fn is_linked(&self) -> Result<bool, BpfError> {
+        for program in &self.loaded {
+            if !links::is_linked(&self.pins.links, &self.root, program)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether every table still has its pin: without, another agent could not take it over.
+    pub fn is_pinned(&self) -> bool {
+        maps::ALL.iter().all(|map| self.pins.maps.join(map).exists())
+    }
+
     /// Takes off what agents of another version have left beside our pins, to be called when
     /// ours are attached.
     pub fn detach_other_versions(&self) -> Result<Detached, BpfError> {
