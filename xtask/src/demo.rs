@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the whole system at work, here or in the lab's virtual machine.
 
+pub(crate) mod alone;
 pub(crate) mod artifacts;
 pub(crate) mod place;
 pub(crate) mod programs;
@@ -57,6 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(groups, args.yes)?;
     build_ebpf::run(&build_ebpf::Args {})?;
     let dir = paths::target().join("demo");
+    let _alone = alone::alone(&dir)?;
     let payload = dir.join("payload");
     programs::build(&dir.join("build.log"))?.install(&payload)?;
 

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use crate::build_ebpf;
 use crate::codegen;
 use crate::command::Cmd;
+use crate::demo::alone;
 use crate::demo::artifacts::{self, Artifacts};
 use crate::demo::place;
 use crate::paths;
@@ -46,7 +47,7 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    fs::create_dir_all(logs()).context("create the directory of the logs")?;
+    let _alone = alone::alone(&logs())?;
     let mut summary = Summary::begin();
     let groups: &[Group] = if args.quick {
         &[Group::Bpf, Group::Test]
