@@ -127,7 +127,7 @@ fn generated() -> Result<Verdict> {
 }
 
 fn clippy() -> Result<Verdict> {
-    let all = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
+    let all = ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--locked"];
     passed(cargo("find mistakes").args(all).args(["--", "--deny", "warnings"]))
 }
 

@@ -65,10 +65,14 @@ pub(super) fn remove_below(parent: &CgroupDir, name: &str) -> Result<bool, Cgrou
     let Some(dir) = unless_removed(parent.child(name))? else {
         return Ok(false);
     };
-    if events(&dir)?.populated {
+    // Whoever ended in it may remove it at any moment (`exec` removes its leaf).
+    let Some(events) = unless_removed(events(&dir))? else {
+        return Ok(false);
+    };
+    if events.populated {
         return Err(CgroupError::Populated { path: dir.path().to_owned() });
     }
-    for child in dir.children()? {
+    for child in unless_removed(dir.children())?.unwrap_or_default() {
         remove_below(&dir, &child.name)?;
     }
     parent.remove_child(name)
