@@ -247,3 +247,33 @@ fn connections_are_ended_once_more_in_the_turn_after() {
     rig.turn();
     assert_eq!(ended(&rig), 2);
 }
+
+#[test]
+fn a_node_that_was_taken_apart_is_told_and_asks_for_a_restart() {
+    let mut rig = Rig::new().told(1, vec![cluster("a", 1, 10)]);
+    rig.turn();
+    assert!(!rig.cycle.needs_restart());
+    rig.cycle.kernel.taken_away = true;
+    let report = rig.turn();
+    assert!(rig.cycle.needs_restart());
+    assert!(matches!(report.states[&name("a")], State::Degraded(_)), "{report:?}");
+}
+
+#[test]
+fn the_owner_ends_when_only_a_restart_can_mend() {
+    let mut rig = Rig::new();
+    rig.cycle.kernel.taken_away = true;
+    let (_events, inbox) = std::sync::mpsc::channel();
+    let (status, seen) = tokio::sync::watch::channel(bulkhead_proto::v1::NodeStatus::default());
+    let reports = crate::owner::Reports {
+        node: "n".to_owned(),
+        boot_id: "boot".to_owned(),
+        kernel_release: "k".to_owned(),
+        snapshot_file: PathBuf::new(),
+        status,
+        facts: tokio::sync::watch::channel(bulkhead_proto::v1::NodeFacts::default()).0,
+    };
+    // Returns although nobody told it to end: `_events` is still there.
+    crate::owner::run(rig.cycle, &inbox, &reports, std::time::Duration::from_secs(59));
+    assert!(seen.borrow().reasons.iter().any(|reason| reason.message.contains("pins")));
+}

@@ -26,6 +26,8 @@ pub struct FakeKernel {
     pub failing: Option<String>,
     /// Virtual clusters whose counters cannot be read.
     pub unreadable: BTreeMap<VirtualClusterName, String>,
+    /// Whether somebody took the root or the pins away.
+    pub taken_away: bool,
     next_cgroup: u64,
 }
 
@@ -44,6 +46,10 @@ impl Kernel for FakeKernel {
     }
 
     fn observe(&mut self) -> Result<Observed, KernelError> {
+        if self.taken_away {
+            let (subject, message) = ("node".to_owned(), "somebody removed the pins".to_owned());
+            return Err(KernelError { subject, message, needs_restart: true });
+        }
         Ok(self.observed.clone())
     }
 
