@@ -12,6 +12,8 @@ mod farewell;
 mod maps;
 mod member;
 mod packet;
+mod socket;
+mod usage;
 
 use aya_ebpf::{
     macros::{cgroup_skb, cgroup_sock_addr},

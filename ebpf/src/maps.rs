@@ -2,19 +2,29 @@
 //! with another number of entries.
 //!
 //! Hash tables are not preallocated: memory follows what is in use. The programs never add an
-//! entry, so nothing that a workload sends can fill a table that another one needs.
+//! entry, so nothing that a workload sends can fill a table that another one needs. What they
+//! keep with a socket is charged to that socket, and goes with it.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuHashMap},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuHashMap, SkStorage},
     macros::btf_map,
 };
-use bulkhead_abi::{Address, AllowKey, Config, Counters, FarEnd, Member, capacity};
+use bulkhead_abi::{Address, AllowKey, CgroupUsage, Config, Counters, FarEnd, Member, capacity};
+
+use crate::socket::Remembered;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
 pub(crate) static CONFIG: Array<Config, 1> = Array::new();
+
+#[btf_map]
+pub(crate) static GENERATION: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Belongs to one load of the programs: never pinned, and known to nobody else.
+#[btf_map]
+pub(crate) static SOCKETS: SkStorage<Remembered> = SkStorage::new();
 
 #[btf_map]
 pub(crate) static MEMBERS: HashMap<u64, Member, { capacity::MEMBERS as usize }, NO_PREALLOC> =
@@ -43,3 +53,8 @@ pub(crate) static COUNTERS: PerCpuHashMap<
     { capacity::COUNTERS as usize },
     NO_PREALLOC,
 > = PerCpuHashMap::new();
+
+/// What the cgroup iterator tells. One entry, unless the agent asks for more: only its loader of
+/// that program does.
+#[btf_map]
+pub(crate) static USAGE: Array<CgroupUsage, 1, { BPF_F_MMAPABLE as usize }> = Array::new();

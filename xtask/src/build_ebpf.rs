@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
+use bulkhead_abi::ABI_VERSION;
 
 use crate::command::{self, Cmd};
 use crate::paths;
@@ -20,22 +21,45 @@ const TARGET: &str = "bpfel-unknown-none";
 
 /// Options of the verb.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Build them with the layouts of another version, for tests of upgrade and downgrade.
+    #[arg(long)]
+    next: bool,
+}
+
+impl Args {
+    /// The programs of this version.
+    pub(crate) const OURS: Self = Self { next: false };
+    /// Those of another one.
+    pub(crate) const NEXT: Self = Self { next: true };
+
+    fn features(&self) -> &[&str] {
+        if self.next { &["--features", "next"] } else { &[] }
+    }
+
+    const fn abi_version(&self) -> u32 {
+        if self.next { ABI_VERSION + 1 } else { ABI_VERSION }
+    }
+
+    fn object_path(&self) -> PathBuf {
+        if self.next { next_object_path() } else { object_path() }
+    }
+}
 
 /// Runs the verb.
-pub(crate) fn run(_args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     if cfg!(target_endian = "big") {
         bail!("the kernel programs are built for little-endian machines only: build on one");
     }
     let linker = linker()?;
     let toolchain = Toolchain::find()?;
     eprintln!("  {}", toolchain.because());
-    let built = toolchain.build(&linker)?;
+    let built = toolchain.build(&linker, args.features())?;
 
     let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    let summary = inspect::inspect(&object)
+    let summary = inspect::inspect(&object, args.abi_version())
         .with_context(|| format!("the object {} is not fit to load", built.display()))?;
-    let path = object_path();
+    let path = args.object_path();
     install(&object, &path)?;
     eprintln!("  {summary}");
     println!("{}", path.display());
@@ -45,6 +69,11 @@ pub(crate) fn run(_args: &Args) -> Result<()> {
 /// Where the checked object is.
 pub(crate) fn object_path() -> PathBuf {
     paths::target().join("bpf/bulkhead.bpf.o")
+}
+
+/// Where that of another version is.
+pub(crate) fn next_object_path() -> PathBuf {
+    paths::target().join("bpf/bulkhead-next.bpf.o")
 }
 
 /// A reader sees the old object or the new one, never half of one; the same object is left
@@ -101,7 +130,7 @@ impl Toolchain {
     }
 
     /// Builds, and returns what cargo made.
-    fn build(&self, linker: &Path) -> Result<PathBuf> {
+    fn build(&self, linker: &Path, features: &[&str]) -> Result<PathBuf> {
         let dir = paths::target().join("ebpf");
         let what = "build the kernel programs";
         let build = match self {
@@ -123,6 +152,7 @@ impl Toolchain {
             .env("CARGO_ENCODED_RUSTFLAGS", flags(linker)?)
             .args(["--release", "--locked", "--target", TARGET, "--target-dir"])
             .arg(&dir)
+            .args(features)
             .dir(paths::root().join("ebpf"))
             .step("compile ebpf/")?;
         Ok(dir.join(TARGET).join("release/bulkhead"))

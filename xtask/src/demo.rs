@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::build_ebpf;
 use crate::command::Cmd;
-use crate::lab::{self, LabRun};
+use crate::lab::{self, Guest, LabRun};
 use crate::paths;
 use crate::setup::{self, Group};
 use place::{Choice, Place};
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Place::Vm => &[Group::Bpf, Group::Test, Group::Lab],
     };
     setup::ensure(groups, args.yes)?;
-    build_ebpf::run(&build_ebpf::Args {})?;
+    build_ebpf::run(&build_ebpf::Args::OURS)?;
     let dir = paths::target().join("demo");
     let _alone = alone::alone(&dir)?;
     let payload = dir.join("payload");
@@ -108,6 +108,7 @@ fn in_vm(payload: &Path, arguments: &[String], results: &Path, report: &Path) ->
     command.extend(arguments.iter().cloned());
     command.extend(["--report", "/results/report.json"].map(str::to_owned));
     let outcome = lab::boot_and_run(&LabRun {
+            guest: Guest::Usual,
         payload,
         command: &command,
         results,

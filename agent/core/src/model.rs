@@ -86,6 +86,7 @@ fn try_apply(
         },
         Step::DeleteMember(id) => drop(network.members.remove(id)),
         Step::DeleteCounters(id) => drop(network.counters.remove(id)),
+        Step::ForgetVersion(version) => drop(network.retired.remove(version)),
     }
     Ok(())
 }

@@ -44,6 +44,8 @@ pub struct ObservedNetwork {
     pub attached: BTreeSet<&'static str>,
     /// Whether CONFIG holds our ABI version and level.
     pub configured: bool,
+    /// ABI versions of other agents that have counted in tables of their own, and do so no more.
+    pub retired: BTreeSet<u32>,
 }
 
 /// How many entries each table can hold.

@@ -72,6 +72,10 @@ pub fn plan(
         steps.push(Step::EndConnections { name });
     }
     retire(desired, observed, &mut steps);
+    // Only once all stands: whose a cgroup is, the last counts of another version need, too.
+    if steps.is_empty() {
+        steps.extend(observed.network.retired.iter().copied().map(Step::ForgetVersion));
+    }
     Ok(Plan { steps })
 }
 

@@ -20,10 +20,21 @@ pub struct Sample {
     pub since_boot_nanoseconds: u64,
     /// When the network counters began at zero.
     pub network_epoch: UnixNanos,
+    /// What programs of other versions of the agent have counted in tables of their own.
+    pub foreign: Vec<ForeignCounters>,
     /// One for each virtual cluster that has a cgroup and could be read.
     pub virtual_clusters: BTreeMap<VirtualClusterName, VirtualClusterSample>,
     /// Virtual clusters that could not be read, and why: a gap, never a zero.
     pub failed: BTreeMap<VirtualClusterName, String>,
+}
+
+/// What programs of another version have counted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ForeignCounters {
+    /// When those counters began at zero.
+    pub epoch: UnixNanos,
+    /// By cgroup, added over CPUs.
+    pub by_cgroup: BTreeMap<CgroupId, Counters>,
 }
 
 /// What was counted for one virtual cluster. `None`: this node does not count it.

@@ -74,6 +74,8 @@ pub enum Step {
     DeleteMember(CgroupId),
     /// Takes the counters of a cgroup that is gone.
     DeleteCounters(CgroupId),
+    /// Removes the pins of an agent of this ABI version, whose counters count no more.
+    ForgetVersion(u32),
 }
 
 impl Step {
@@ -100,7 +102,13 @@ impl Step {
 
     /// Whether counters end with it, so that they must be in the journal before.
     pub const fn ends_counters(&self) -> bool {
-        matches!(self, Self::RemoveCgroup { .. } | Self::DeleteMember(_) | Self::DeleteCounters(_))
+        matches!(
+            self,
+            Self::RemoveCgroup { .. }
+                | Self::DeleteMember(_)
+                | Self::DeleteCounters(_)
+                | Self::ForgetVersion(_)
+        )
     }
 }
 
@@ -148,6 +156,9 @@ impl fmt::Display for Step {
             Self::RemoveCgroup { name } => write!(f, "remove cgroup {name}"),
             Self::DeleteMember(id) => write!(f, "delete member cgroup {id}"),
             Self::DeleteCounters(id) => write!(f, "delete network counters of cgroup {id}"),
+            Self::ForgetVersion(version) => {
+                write!(f, "remove the pins of an agent of ABI version {version}")
+            }
         }
     }
 }

@@ -78,6 +78,7 @@ impl Kernel for FakeKernel {
             at: now.at,
             since_boot_nanoseconds: now.since_boot_nanoseconds,
             network_epoch: bulkhead_core::UnixNanos(1),
+            foreign: Vec::new(),
             virtual_clusters: self.observed.cgroups.iter().map(sample).collect(),
             failed: self.unreadable.clone(),
         })

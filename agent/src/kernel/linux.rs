@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bulkhead_abi::{AllowKey, FarEnd, Prefix, Verdict, classify, decide};
 use bulkhead_core::address::to_abi;
+use bulkhead_core::sample::ForeignCounters;
 use bulkhead_core::{
     Capacities, CgroupId, Controller, NodeFacts, Observed, ObservedNetwork, Sample, Step,
     UnixNanos, VirtualClusterName, VirtualClusterSample,
 };
 
-use super::bpf::{Bpf, BpfError};
+use super::bpf::{Bpf, BpfError, Foreign};
 use super::cgroup::{CgroupError, CgroupTree, EmptyLeaves, Sampler};
 use super::probe::{Probe, host_addresses};
 use super::seam::{Kernel, KernelError};
@@ -87,7 +88,12 @@ impl LinuxKernel {
             counters: counters.into_iter().map(|(id, _)| CgroupId(id)).collect(),
             attached: attached.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect(),
             configured: self.bpf.configured().map_err(table("CONFIG"))?,
+            retired: self.foreign()?.iter().filter(|f| !f.is_linked).map(|f| f.version).collect(),
         })
+    }
+
+    fn foreign(&self) -> Result<Vec<Foreign>, KernelError> {
+        self.bpf.foreign().map_err(table("counters of another version"))
     }
 
     fn apply_to_tables(&self, step: &Step) -> Result<(), KernelError> {
@@ -118,6 +124,9 @@ impl LinuxKernel {
             Step::DeleteCounters(id) => {
                 tables.counters.remove(id.0).map(drop).map_err(table("COUNTERS"))
             }
+            Step::ForgetVersion(version) => {
+                self.bpf.forget(*version).map_err(table("counters of another version"))
+            }
             Step::Isolate { name } => {
                 tables.members.remove(&[self.id(name)?]).map_err(table("MEMBERS"))
             }
@@ -130,7 +139,7 @@ impl LinuxKernel {
     fn attach(&self) -> Result<(), KernelError> {
         self.bpf.attach_all().map_err(table("programs"))?;
         let others = self.bpf.detach_other_versions().map_err(table("programs"))?;
-        if !others.links.is_empty() {
+        if !others.is_empty() {
             tracing::warn!(?others, "took off what another version of the agent had left");
         }
         Ok(())
@@ -169,6 +178,11 @@ impl LinuxKernel {
             None => Ok(()),
         }
     }
+}
+
+fn foreign_counters(foreign: Foreign) -> ForeignCounters {
+    let by_cgroup = foreign.counters.into_iter().map(|(id, counters)| (CgroupId(id), counters));
+    ForeignCounters { epoch: UnixNanos(foreign.epoch), by_cgroup: by_cgroup.collect() }
 }
 
 fn collect<K: Ord, V>(entries: Vec<(K, V)>) -> BTreeMap<K, V> {
@@ -259,6 +273,7 @@ impl Kernel for LinuxKernel {
             at: now.at,
             since_boot_nanoseconds: now.since_boot_nanoseconds,
             network_epoch: UnixNanos(self.bpf.epoch()),
+            foreign: self.foreign()?.into_iter().map(foreign_counters).collect(),
             virtual_clusters: virtual_clusters.collect(),
             failed,
         })

@@ -119,6 +119,9 @@ pub struct Counters {
     pub cells: [[[Cell; OUTCOMES]; CLASSES]; DIRECTIONS],
     /// By kind of call and class.
     pub connects: [[ConnectCell; CLASSES]; CONNECT_KINDS],
+    /// What a later version might count.
+    #[cfg(feature = "next")]
+    pub later: [u64; 4],
 }
 
 impl Default for Counters {
@@ -126,6 +129,8 @@ impl Default for Counters {
         Self {
             cells: [[[Cell::default(); OUTCOMES]; CLASSES]; DIRECTIONS],
             connects: [[ConnectCell::default(); CLASSES]; CONNECT_KINDS],
+            #[cfg(feature = "next")]
+            later: [0; 4],
         }
     }
 }
@@ -141,8 +146,10 @@ const _: () = {
     assert!(core::mem::offset_of!(Config, epoch) == 8);
     assert!(size_of::<Cell>() == 16);
     assert!(size_of::<ConnectCell>() == 16);
+    let later = if cfg!(feature = "next") { 32 } else { 0 };
     assert!(
-        size_of::<Counters>() == 16 * (DIRECTIONS * CLASSES * OUTCOMES + CONNECT_KINDS * CLASSES)
+        size_of::<Counters>()
+            == 16 * (DIRECTIONS * CLASSES * OUTCOMES + CONNECT_KINDS * CLASSES) + later
     );
 };
 

@@ -3,6 +3,11 @@
 //! Every map key and value is `repr(C)` with explicit padding, holds plain integers only
 //! (no `bool`, enum or `Option`), and has its size asserted at compile time. A change of any
 //! layout, map or meaning raises [`ABI_VERSION`]; pins live in a directory of that version.
+//!
+//! An agent takes over from one of another version, older or newer. So a map of the same name
+//! and shape means the same in every version: who changes what one means changes its name or
+//! its shape. [`Counters`] only ever grow at their end, so that each version can read what the
+//! other has counted.
 #![no_std]
 #![expect(
     clippy::inline_always,
@@ -10,11 +15,13 @@
 )]
 
 mod layout;
+mod usage;
 mod verdict;
 
 pub use layout::{
     Address, AllowKey, CONNECT_KINDS, Cell, Config, ConnectCell, Counters, FarEnd, Member, Prefix,
 };
+pub use usage::{CONTROLS, CPU_WORDS, CgroupUsage, PRESSURES, UsageLayout};
 pub use verdict::{
     CLASSES, Class, DIRECTIONS, Direction, MODE_ENFORCE, MODE_OBSERVE, MODE_OFF, OUTCOMES, Outcome,
     Verdict, classify, decide,
@@ -22,7 +29,7 @@ pub use verdict::{
 
 /// The version of everything in this crate, checked when the agent loads an object and when it
 /// takes over pins.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = if cfg!(feature = "next") { 3 } else { 2 };
 
 /// The object's section that holds [`ABI_VERSION`], 4 bytes in native order.
 pub const ABI_SECTION: &str = "bulkhead.abi";
@@ -58,8 +65,23 @@ pub mod maps {
     pub const ALLOWED: &str = "ALLOWED";
     /// `PerCpuHashMap<u64 cgroup id, Counters>`: entries are made by the agent only.
     pub const COUNTERS: &str = "COUNTERS";
-    /// Every map.
-    pub const ALL: [&str; 6] = [CONFIG, MEMBERS, ADDRESSES, PREFIXES, ALLOWED, COUNTERS];
+    /// `Array<u64>`, one entry, mapped into memory: which state of the tables verdicts are of.
+    ///
+    /// Odd while the tables change. The programs keep the verdict of a socket's peer with the
+    /// socket, together with the even generation that they read before they looked anything up,
+    /// and use it for as long as the generation is that one.
+    pub const GENERATION: &str = "GENERATION";
+    /// `SkStorage`: what the programs keep with a socket. It belongs to one load of the programs:
+    /// it is never pinned, and its layout is theirs alone.
+    pub const SOCKETS: &str = "SOCKETS";
+    /// Every map that belongs to one load of the programs.
+    pub const OF_ONE_LOAD: [&str; 2] = [SOCKETS, USAGE];
+    /// `Array<CgroupUsage>`, mapped into memory: what the cgroup iterator tells. Never pinned;
+    /// it belongs to the one load of that program.
+    pub const USAGE: &str = "USAGE";
+    /// Every map that outlives the agent.
+    pub const ALL: [&str; 7] =
+        [CONFIG, GENERATION, MEMBERS, ADDRESSES, PREFIXES, ALLOWED, COUNTERS];
 }
 
 /// Names of programs as the object, the pinned links and the agent know them.
@@ -76,6 +98,10 @@ pub mod programs {
     pub const SENDMSG4: &str = "bulkhead_sendmsg4";
     /// `cgroup/sendmsg6`.
     pub const SENDMSG6: &str = "bulkhead_sendmsg6";
-    /// Every program.
+    /// `iter/cgroup`: runs only when the agent asks it to, and is attached to nothing.
+    pub const USAGE: &str = "bulkhead_usage";
+    /// The global of that program that says where this kernel keeps what it tells.
+    pub const USAGE_LAYOUT: &str = "USAGE_LAYOUT";
+    /// Every program that is attached.
     pub const ALL: [&str; 6] = [EGRESS, INGRESS, CONNECT4, CONNECT6, SENDMSG4, SENDMSG6];
 }

@@ -21,7 +21,7 @@ fn the_verifier_accepts_and_every_program_is_attached_once() {
     let sandbox = Sandbox::new(0).expect("make a sandbox");
     let (bpf, opened) = Bpf::open(&options(&sandbox)).expect("load");
     assert_eq!(opened.created, maps::ALL);
-    assert!(opened.taken_over.is_empty());
+    assert!(opened.taken_over.is_empty() && opened.carried_over.is_empty());
     assert_eq!((opened.epoch, bpf.epoch()), (EPOCH, EPOCH));
     assert!(none_attached(&bpf));
     let done = bpf.attach_all().expect("attach");

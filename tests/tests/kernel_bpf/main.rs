@@ -4,8 +4,10 @@
 mod counting;
 mod fixture;
 mod lifecycle;
+mod memory;
 mod refusals;
 mod sockets;
 mod tables;
 mod taking_off;
 mod verdicts;
+mod versions;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bulkhead_abi::{ABI_SECTION, maps};
+use bulkhead_abi::{ABI_SECTION, ABI_VERSION, maps};
 use bulkhead_agent::kernel::bpf::{Bpf, BpfError, detach};
 use bulkhead_tests::sandbox::Sandbox;
 use object::{Object as _, ObjectSection as _};
@@ -63,7 +63,7 @@ fn an_object_that_is_not_ours_is_refused_before_it_is_loaded() {
     bytes[usize::try_from(begin).expect("fits")] = 99;
     fs::write(&wrong.object, bytes).expect("write");
     let error = refused();
-    assert!(matches!(error, BpfError::Abi { object: 99, agent: 1, .. }), "{error}");
+    assert!(matches!(error, BpfError::Abi { object: 99, agent: ABI_VERSION, .. }), "{error}");
 }
 
 #[test]

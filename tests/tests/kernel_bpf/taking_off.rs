@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use bulkhead_agent::kernel::bpf::{Bpf, Detached, detach};
+use bulkhead_abi::maps;
+use bulkhead_agent::kernel::bpf::{Bpf, BpfOptions, Detached, detach};
 
 use crate::fixture::{Node, all_attached, at, none_attached, options, ready, run};
 
@@ -17,7 +18,7 @@ fn detach_works_although_the_root_is_gone() {
     fs::remove_dir(root).expect("remove root");
     let bpffs = node.sandbox.bpffs.path().join("bulkhead");
     let done = detach(&bpffs).expect("detach");
-    assert_eq!((done.links.len(), done.maps.len()), (6, 6), "{done:?}");
+    assert_eq!((done.links.len(), done.maps.len()), (6, maps::ALL.len()), "{done:?}");
     assert!(done.leftovers.is_empty(), "{done:?}");
     assert!(!bpffs.exists());
     fs::create_dir(root).expect("what the sandbox removes");
@@ -37,7 +38,7 @@ fn detach_takes_everything_off_alone() {
 
     // Also while an agent still holds its descriptors.
     let done = detach(&bpffs).expect("detach");
-    assert_eq!((done.links.len(), done.maps.len()), (6, 6), "{done:?}");
+    assert_eq!((done.links.len(), done.maps.len()), (6, maps::ALL.len()), "{done:?}");
     assert_eq!(done.directories.len(), 5, "{done:?}");
     assert_eq!(done.leftovers, [(bpffs.join("other"), "is not ours".to_owned())]);
     assert!(none_attached(&node.bpf));
@@ -56,16 +57,20 @@ fn detach_takes_everything_off_alone() {
 fn other_versions_are_taken_off_when_ours_is_attached() {
     let node = Node::enforcing();
     let sandbox = &node.sandbox;
-    let mut old = options(sandbox);
-    old.pin_dir = sandbox.bpffs.path().join("bulkhead/v0");
+    // Made where it sees nothing of ours that it could take over.
+    let (apart, beside) = ["apart", "bulkhead"].map(|dir| sandbox.bpffs.path().join(dir)).into();
+    let old = BpfOptions { pin_dir: apart.join("v0"), ..options(sandbox) };
     let (before, _) = Bpf::open(&old).expect("load");
-    before.attach_all().expect("attach");
+    assert_eq!(before.attach_all().expect("attach").attached.len(), 6);
     drop(before);
+    fs::rename(&old.pin_dir, beside.join("v0")).expect("move");
     let done = node.bpf.detach_other_versions().expect("take off");
-    assert_eq!((done.links.len(), done.maps.len()), (6, 6), "{done:?}");
-    assert!(done.leftovers.is_empty(), "{done:?}");
+    assert_eq!(done.len(), 6, "{done:?}");
     assert!(all_attached(&node.bpf));
-    assert!(!old.pin_dir.exists());
+    // Its counters are not ours, so they stay until they are in the journal.
+    assert_eq!(node.bpf.foreign().expect("look").len(), 1);
+    node.bpf.forget(0).expect("forget");
+    assert!(!beside.join("v0").exists());
     // A breath, so that a link that was closed late would be gone.
     std::thread::sleep(Duration::from_millis(50));
     assert!(all_attached(&node.bpf));

@@ -3,24 +3,25 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
-use bulkhead_abi::{ABI_SECTION, ABI_VERSION, LICENCE, maps, programs};
+use bulkhead_abi::{ABI_SECTION, LICENCE, maps, programs};
 use object::read::elf::ElfFile64;
 use object::{Architecture, Endianness, Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 type Elf<'data> = ElfFile64<'data, Endianness>;
 
 /// Where the loader looks for each program: the section names its kind and attach type.
-const PROGRAM_SECTIONS: [(&str, &str); programs::ALL.len()] = [
+const PROGRAM_SECTIONS: [(&str, &str); programs::ALL.len() + 1] = [
     (programs::EGRESS, "cgroup_skb/egress"),
     (programs::INGRESS, "cgroup_skb/ingress"),
     (programs::CONNECT4, "cgroup/connect4"),
     (programs::CONNECT6, "cgroup/connect6"),
     (programs::SENDMSG4, "cgroup/sendmsg4"),
     (programs::SENDMSG6, "cgroup/sendmsg6"),
+    (programs::USAGE, "iter/cgroup"),
 ];
 
 /// Checks an object, and says in one line what it is.
-pub(super) fn inspect(object: &[u8]) -> Result<String> {
+pub(super) fn inspect(object: &[u8], abi_version: u32) -> Result<String> {
     let elf = Elf::parse(object).context("it is not a 64-bit ELF file")?;
     ensure!(elf.architecture() == Architecture::Bpf, "it is for {:?}", elf.architecture());
 
@@ -42,14 +43,14 @@ pub(super) fn inspect(object: &[u8]) -> Result<String> {
         .ok()
         .map(u32::from_le_bytes)
         .with_context(|| format!("its section {ABI_SECTION} is not 4 bytes"))?;
-    ensure!(version == ABI_VERSION, "its ABI is {version}, not {ABI_VERSION}");
+    ensure!(version == abi_version, "its ABI is {version}, not {abi_version}");
 
     let wanted = PROGRAM_SECTIONS
         .iter()
         .map(|(program, section)| format!("{program} in {section}"))
         .collect();
     same("programs", &wanted, &found_programs(&elf)?)?;
-    let wanted = maps::ALL.iter().map(ToString::to_string).collect();
+    let wanted = maps::ALL.iter().chain(&maps::OF_ONE_LOAD).map(ToString::to_string).collect();
     same("maps", &wanted, &found_maps(&elf)?)?;
 
     Ok(format!(
@@ -108,15 +109,16 @@ mod tests {
     #[test]
     fn every_program_has_its_section() {
         let listed = PROGRAM_SECTIONS.map(|(program, _)| program);
-        assert_eq!(listed, programs::ALL);
+        assert_eq!(listed[..programs::ALL.len()], programs::ALL);
+        assert_eq!(listed[programs::ALL.len()..], [programs::USAGE]);
     }
 
     #[test]
     fn what_is_no_object_is_refused_by_name() {
-        let error = inspect(b"#!/bin/sh\n").expect_err("a script is no object");
+        let error = inspect(b"#!/bin/sh\n", 1).expect_err("a script is no object");
         assert_eq!(error.to_string(), "it is not a 64-bit ELF file");
         let own = std::env::current_exe().and_then(std::fs::read).expect("read this program");
-        let error = inspect(&own).expect_err("this program is no BPF object");
+        let error = inspect(&own, 1).expect_err("this program is no BPF object");
         assert!(error.to_string().starts_with("it is for"), "{error}");
     }
 

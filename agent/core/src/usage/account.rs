@@ -44,6 +44,11 @@ pub fn account(
         if let Some(counters) = &seen.network {
             records.extend(record(Epoch(sample.network_epoch.0), network_values(counters)));
         }
+        for foreign in &sample.foreign {
+            if let Some(counters) = foreign.by_cgroup.get(&seen.cgroup) {
+                records.extend(record(Epoch(foreign.epoch.0), network_values(counters)));
+            }
+        }
     }
     records
 }
@@ -147,7 +152,7 @@ fn network_values(counters: &Counters) -> BTreeMap<Meter, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{CpuCounters, MemoryCounters, UnixNanos};
+    use crate::sample::{CpuCounters, ForeignCounters, MemoryCounters, UnixNanos};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -170,6 +175,7 @@ mod tests {
             at: UnixNanos(at),
             since_boot_nanoseconds: at,
             network_epoch: UnixNanos(77),
+            foreign: Vec::new(),
             virtual_clusters: BTreeMap::from([("a".parse().unwrap(), seen)]),
             failed: BTreeMap::new(),
         }
@@ -200,6 +206,21 @@ mod tests {
         assert_eq!(of(77).values[&denied], 200);
         assert_eq!(of(77).values[&Meter::refused_calls(0, 3, false).unwrap()], 5);
         assert_eq!(records.len(), 3);
+    }
+
+    #[test]
+    fn what_another_version_counted_is_a_life_of_its_own() {
+        let mut theirs = Counters::default();
+        theirs.cells[0][0][0].bytes = 4_000;
+        let unknown = (CgroupId(8), Counters::default());
+        let by_cgroup = BTreeMap::from([(CgroupId(9), theirs), unknown]);
+        let foreign = vec![ForeignCounters { epoch: UnixNanos(55), by_cgroup }];
+        let sample = Sample { foreign, ..sample(SECOND, 9, 50, 0) };
+        let records = pass(&sample, &mut Integrals::default());
+        let of = |epoch| records.iter().filter(move |record| record.epoch == Epoch(epoch));
+        let own = Meter::network(0, 0, 0, NetworkUnit::Bytes).unwrap();
+        assert_eq!(of(55).map(|record| record.values[&own]).collect::<Vec<_>>(), [4_000]);
+        assert_eq!(of(77).map(|record| record.values[&own]).collect::<Vec<_>>(), [0]);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Counters: one entry for each cgroup, made and removed by the agent, filled by the programs.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
+use aya::maps::{MapInfo, MapType};
 use bulkhead_abi::{Cell, ConnectCell, Counters, maps};
 
 use super::error::BpfError;
@@ -65,6 +67,39 @@ impl CounterTable {
     }
 }
 
+/// Reads per-CPU counters of any version: each begins with what this one knows, and may go on
+/// behind it.
+#[expect(unsafe_code, reason = "a file descriptor becomes a typed map")]
+pub(super) fn read_any(info: &MapInfo, map: OwnedFd) -> io::Result<Vec<(u64, Counters)>> {
+    if !matches!(info.map_type(), Ok(MapType::PerCpuHash)) || info.key_size() != 8 {
+        return Err(io::Error::other("it is no per-CPU table by cgroup"));
+    }
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+    let words = usize::try_from(info.value_size()).map_err(io::Error::other)?.div_ceil(8);
+    // SAFETY: keys are 8 bytes; each value of a per-CPU map takes a multiple of 8 bytes.
+    let raw = unsafe { RawMap::<u64, u64>::new(map, cpus * words) };
+    let (ids, values) = raw.read_all()?;
+    let summed = values.chunks(cpus * words).map(|value| {
+        let cpus: Vec<_> = value.chunks(words).map(from_words).collect();
+        sum(&cpus)
+    });
+    Ok(ids.into_iter().zip(summed).collect())
+}
+
+/// Counters from their words in memory; words that are not there are zero.
+fn from_words(words: &[u64]) -> Counters {
+    let mut counters = Counters::default();
+    let mut words = words.iter().copied();
+    let mut next = || words.next().unwrap_or(0);
+    for cell in counters.cells.as_flattened_mut().as_flattened_mut() {
+        *cell = Cell { packets: next(), bytes: next() };
+    }
+    for cell in counters.connects.as_flattened_mut() {
+        *cell = ConnectCell { denied: next(), would_deny: next() };
+    }
+    counters
+}
+
 fn sum(cpus: &[Counters]) -> Counters {
     cpus.iter().fold(Counters::default(), |mut sum, cpu| {
         let cells = sum.cells.as_flattened_mut().as_flattened_mut();
@@ -86,6 +121,20 @@ fn sum(cpus: &[Counters]) -> Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counters_of_another_version_begin_with_ours() {
+        let known = size_of::<Counters>() / 8;
+        let words: Vec<u64> = (1..=known as u64 + 3).collect();
+        let longer = from_words(&words);
+        assert_eq!(longer.cells[0][0][0], Cell { packets: 1, bytes: 2 });
+        assert_eq!(longer.cells[0][0][1], Cell { packets: 3, bytes: 4 });
+        let last = longer.connects[1][5];
+        assert_eq!(last.would_deny, known as u64, "the last word that we know");
+        let shorter = from_words(&words[..3]);
+        assert_eq!(shorter.cells[0][0][1], Cell { packets: 3, bytes: 0 });
+        assert_eq!(shorter.connects, Counters::default().connects);
+    }
 
     #[test]
     fn the_sum_is_cell_by_cell() {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bulkhead_abi::programs;
 
 use super::error::BpfError;
+use super::pins;
 use super::sys::{self, CgroupLink};
 
 /// Each program and its `enum bpf_attach_type`.
@@ -54,7 +55,7 @@ enum Standing {
     /// Nothing is pinned.
     Absent,
     /// Attached to our root.
-    Ours { link: OwnedFd, program_id: u32 },
+    Ours { link: OwnedFd, program_id: u32, pinned_at: PathBuf },
     /// Attached elsewhere, or to a cgroup that is gone.
     Elsewhere { link: OwnedFd },
 }
@@ -66,15 +67,22 @@ enum Undo {
     /// Detach what is new, and pin what was there.
     Repin { path: PathBuf, link: OwnedFd, old: OwnedFd },
     /// Give a link its program back.
-    GiveBack { path: PathBuf, link: OwnedFd, program: OwnedFd },
+    GiveBack { path: PathBuf, link: OwnedFd, program: OwnedFd, pinned_at: PathBuf },
 }
 
-/// Attaches what is not attached; after an error the links stand as before.
-pub(super) fn attach_all(dir: &Path, root: &Root, loaded: &[Loaded]) -> Result<Attached, BpfError> {
+/// Attaches what is not attached; after an error the links stand as before. Links that an agent
+/// of another version has pinned in `others` go on with our programs, one by one: each judges by
+/// its old program and tables or by its new ones, and never by none.
+pub(super) fn attach_all(
+    dir: &Path,
+    others: &[PathBuf],
+    root: &Root,
+    loaded: &[Loaded],
+) -> Result<Attached, BpfError> {
     // Look at everything before anything is touched.
     let standings = loaded
         .iter()
-        .map(|program| Ok((program, standing(&dir.join(program.name), root, program)?)))
+        .map(|program| Ok((program, standing_anywhere(dir, others, root, program)?)))
         .collect::<Result<Vec<_>, BpfError>>()?;
 
     let mut done = Attached::default();
@@ -82,13 +90,15 @@ pub(super) fn attach_all(dir: &Path, root: &Root, loaded: &[Loaded]) -> Result<A
     for (program, standing) in standings {
         let path = dir.join(program.name);
         let step = match standing {
-            Standing::Ours { program_id, .. } if program_id == program.id => {
+            Standing::Ours { program_id, pinned_at, .. }
+                if program_id == program.id && pinned_at == path =>
+            {
                 done.kept.push(program.name);
                 continue;
             }
-            Standing::Ours { link, program_id } => {
+            Standing::Ours { link, program_id, pinned_at } => {
                 done.replaced.push(program.name);
-                replace(path, link, program_id, program)
+                replace((pinned_at, path), link, program_id, program)
             }
             Standing::Absent => {
                 done.attached.push(program.name);
@@ -118,9 +128,45 @@ pub(super) fn is_attached(dir: &Path, root: &Root, program: &Loaded) -> Result<b
 }
 
 /// Whether a link is there and attached to the root, whatever version of the program it has.
-pub(super) fn is_linked(dir: &Path, root: &Root, program: &Loaded) -> Result<bool, BpfError> {
-    let standing = standing(&dir.join(program.name), root, program)?;
+pub(super) fn is_linked(
+    dir: &Path,
+    others: &[PathBuf],
+    root: &Root,
+    program: &Loaded,
+) -> Result<bool, BpfError> {
+    let standing = standing_anywhere(dir, others, root, program)?;
     Ok(matches!(standing, Standing::Ours { .. }))
+}
+
+/// Whether anything that is pinned in that directory is attached to the root. What cannot be
+/// asked is taken for attached: nothing of it ends then.
+pub(super) fn any_linked(dir: &Path, root: &Root) -> bool {
+    let links = pins::existing_children(dir).unwrap_or_default();
+    links.iter().any(|path| {
+        let link = sys::open_link(path);
+        let asked = link.and_then(|link| sys::cgroup_link(link.as_fd()));
+        asked.map_or(true, |info| info.is_some_and(|info| info.cgroup_id == root.id))
+    })
+}
+
+/// How a program's link stands: ours, or where we have none, that of another version.
+fn standing_anywhere(
+    dir: &Path,
+    others: &[PathBuf],
+    root: &Root,
+    program: &Loaded,
+) -> Result<Standing, BpfError> {
+    let own = standing(&dir.join(program.name), root, program)?;
+    if !matches!(own, Standing::Absent) {
+        return Ok(own);
+    }
+    for other in others {
+        let theirs = standing(&other.join(program.name), root, program)?;
+        if matches!(theirs, Standing::Ours { .. }) {
+            return Ok(theirs);
+        }
+    }
+    Ok(own)
 }
 
 fn standing(path: &Path, root: &Root, program: &Loaded) -> Result<Standing, BpfError> {
@@ -133,17 +179,32 @@ fn standing(path: &Path, root: &Root, program: &Loaded) -> Result<Standing, BpfE
         Some(CgroupLink { program_id, cgroup_id, attach_type })
             if cgroup_id == root.id && attach_type == program.attach_type =>
         {
-            Standing::Ours { link, program_id }
+            Standing::Ours { link, program_id, pinned_at: path.to_owned() }
         }
         _ => Standing::Elsewhere { link },
     })
 }
 
-fn replace(path: PathBuf, link: OwnedFd, old_id: u32, program: &Loaded) -> Result<Undo, BpfError> {
-    let old = sys::program(old_id).map_err(BpfError::file("open the program of link", &path))?;
+/// Gives a link another program, and its pin the place of ours. An agent that is killed in
+/// between leaves a link that the next one finds where it was.
+fn replace(
+    (pinned_at, path): (PathBuf, PathBuf),
+    link: OwnedFd,
+    old_id: u32,
+    program: &Loaded,
+) -> Result<Undo, BpfError> {
+    let old =
+        sys::program(old_id).map_err(BpfError::file("open the program of link", &pinned_at))?;
     sys::replace_program(link.as_fd(), program.fd.as_fd())
-        .map_err(BpfError::file("replace the program of link", &path))?;
-    Ok(Undo::GiveBack { path, link, program: old })
+        .map_err(BpfError::file("replace the program of link", &pinned_at))?;
+    if pinned_at != path
+        && let Err(error) = fs::rename(&pinned_at, &path)
+    {
+        let failed = BpfError::file("move to our directory the pin", &pinned_at)(error);
+        take_back(vec![Undo::GiveBack { path: pinned_at.clone(), link, program: old, pinned_at }]);
+        return Err(failed);
+    }
+    Ok(Undo::GiveBack { path, link, program: old, pinned_at })
 }
 
 /// The new link works before the old one ends: rather judged twice than not at all.
@@ -201,8 +262,10 @@ fn take_back(steps: Vec<Undo>) {
                     .and_then(|()| sys::pin(old.as_fd(), &path));
                 (path, undone)
             }
-            Undo::GiveBack { path, link, program } => {
-                let undone = sys::replace_program(link.as_fd(), program.as_fd());
+            Undo::GiveBack { path, link, program, pinned_at } => {
+                let moved =
+                    |()| if pinned_at == path { Ok(()) } else { fs::rename(&path, &pinned_at) };
+                let undone = sys::replace_program(link.as_fd(), program.as_fd()).and_then(moved);
                 (path, undone)
             }
         };

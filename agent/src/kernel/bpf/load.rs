@@ -11,11 +11,16 @@ use aya::{Ebpf, EbpfLoader};
 use bulkhead_abi::{Config, maps};
 
 use super::error::BpfError;
+use super::generation::Generation;
 use super::links::{ATTACH_TYPES, Loaded, Root};
 use super::pins::{self, Pins};
+use super::raw_map::RawMap;
 use super::shape::{self, Capacities};
 use super::table::Table;
 use super::{BpfOptions, sys};
+
+/// The map CONFIG.
+pub(super) type ConfigMap = RawMap<u32, Config>;
 
 /// Opens the cgroup that the programs are attached to.
 pub(super) fn open_root(path: &Path) -> Result<Root, BpfError> {
@@ -95,39 +100,57 @@ pub(super) fn open_map(pins: &Pins, map: &str) -> Result<OwnedFd, BpfError> {
     sys::open_pin(&path).map_err(BpfError::file("open pinned map", path))
 }
 
-/// Opens a pinned CONFIG map whose shape has been checked.
+/// Opens the pinned GENERATION map, whose shape has been checked, and begins a new generation.
+#[expect(unsafe_code, reason = "a file descriptor becomes typed memory")]
+pub(super) fn open_generation(pins: &Pins) -> Result<Generation, BpfError> {
+    let map = open_map(pins, maps::GENERATION)?;
+    // SAFETY: `shape::check_pinned` has seen that it is such a map.
+    let generation = unsafe { Generation::map(&map) };
+    generation.map_err(BpfError::map("map into memory", maps::GENERATION))
+}
+
+/// Opens the pinned CONFIG map, whose shape has been checked.
 #[expect(unsafe_code, reason = "a file descriptor becomes a typed map")]
-pub(super) fn open_config(pins: &Pins) -> Result<Table<u32, Config>, BpfError> {
+pub(super) fn open_config(pins: &Pins) -> Result<ConfigMap, BpfError> {
     let map = open_map(pins, maps::CONFIG)?;
     // SAFETY: `shape::check_pinned` has seen these types.
-    Ok(unsafe { Table::new(maps::CONFIG, 1, map) })
+    Ok(unsafe { RawMap::new(map, 1) })
 }
 
-pub(super) fn read_config(config: &Table<u32, Config>) -> Result<Config, BpfError> {
-    let entries = config.read_all()?;
-    Ok(entries.first().map_or_else(Config::default, |(_, config)| *config))
+pub(super) fn read_config(map: &ConfigMap) -> Result<Config, BpfError> {
+    let entry = map.lookup(&0).map_err(BpfError::map("read", maps::CONFIG))?;
+    Ok(entry.and_then(|values| values.first().copied()).unwrap_or_default())
 }
 
-pub(super) fn write_config(table: &Table<u32, Config>, config: Config) -> Result<(), BpfError> {
-    table.put(&[(0, config)])
+/// The programs keep verdicts: who changes what they judge by also begins a new generation.
+pub(super) fn write_config(map: &ConfigMap, config: Config) -> Result<(), BpfError> {
+    map.write(&0, &[config], false).map_err(BpfError::map("write to", maps::CONFIG))
 }
 
 /// Opens every other table; their shapes have been checked.
 #[expect(unsafe_code, reason = "file descriptors become typed maps")]
-pub(super) fn open_tables(pins: &Pins, capacities: &Capacities) -> Result<super::Tables, BpfError> {
+pub(super) fn open_tables(
+    pins: &Pins,
+    capacities: &Capacities,
+    generation: &Generation,
+) -> Result<super::Tables, BpfError> {
     let cpus =
         aya::util::nr_cpus().map_err(|(path, source)| BpfError::file("read", path)(source))?;
     let Capacities { members, addresses, prefixes, allowed, counters } = *capacities;
     let open = |map| open_map(pins, map);
     Ok(super::Tables {
         // SAFETY: `shape::check_pinned` has seen these types; so below.
-        members: unsafe { Table::new(maps::MEMBERS, members, open(maps::MEMBERS)?) },
+        members: unsafe { Table::new(maps::MEMBERS, members, generation, open(maps::MEMBERS)?) },
         // SAFETY: as above.
-        addresses: unsafe { Table::new(maps::ADDRESSES, addresses, open(maps::ADDRESSES)?) },
+        addresses: unsafe {
+            Table::new(maps::ADDRESSES, addresses, generation, open(maps::ADDRESSES)?)
+        },
         // SAFETY: as above.
-        prefixes: unsafe { Table::new(maps::PREFIXES, prefixes, open(maps::PREFIXES)?) },
+        prefixes: unsafe {
+            Table::new(maps::PREFIXES, prefixes, generation, open(maps::PREFIXES)?)
+        },
         // SAFETY: as above.
-        allowed: unsafe { Table::new(maps::ALLOWED, allowed, open(maps::ALLOWED)?) },
+        allowed: unsafe { Table::new(maps::ALLOWED, allowed, generation, open(maps::ALLOWED)?) },
         // SAFETY: as above; `cpus` is the number of possible CPUs.
         counters: unsafe { super::CounterTable::new(counters, cpus, open(maps::COUNTERS)?) },
     })

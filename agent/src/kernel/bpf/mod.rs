@@ -7,6 +7,7 @@
 mod counters;
 mod detach;
 mod error;
+mod generation;
 mod links;
 mod load;
 mod object;
@@ -15,6 +16,8 @@ mod raw_map;
 mod shape;
 mod sys;
 mod table;
+pub mod usage;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,7 +30,9 @@ pub use error::BpfError;
 pub use links::Attached;
 pub use shape::{Capacities, MapShape};
 pub use table::Table;
+pub use versions::Foreign;
 
+use generation::Generation;
 use links::{Loaded, Root};
 use pins::Pins;
 
@@ -53,6 +58,8 @@ pub struct BpfOptions {
 pub struct Opened {
     /// Maps that were there, with what they hold.
     pub taken_over: Vec<&'static str>,
+    /// Maps of an agent of another version, with what they hold; it has them, too.
+    pub carried_over: Vec<&'static str>,
     /// Maps that were made, empty.
     pub created: Vec<&'static str>,
     /// When the counters began at zero: nanoseconds since the Unix epoch.
@@ -67,7 +74,8 @@ pub struct Bpf {
     ancestor_level: u32,
     epoch: u64,
     loaded: Vec<Loaded>,
-    config: Table<u32, Config>,
+    config: load::ConfigMap,
+    generation: Generation,
     tables: Tables,
 }
 
@@ -95,24 +103,31 @@ impl Bpf {
         let pins = Pins::new(&options.pin_dir)?;
         let root = load::open_root(&options.cgroup_root)?;
         let taken_over = shape::check_pinned(&pins.maps, &options.capacities)?;
-        let created: Vec<_> =
-            maps::ALL.into_iter().filter(|map| !taken_over.contains(map)).collect();
-
         pins.create_dirs()?;
+        let carried_over = versions::carry_over(&pins, &root, &options.capacities, &taken_over)?;
+        // Both are unpinned after a failure.
+        let new: Vec<_> = maps::ALL.into_iter().filter(|map| !taken_over.contains(map)).collect();
+        let created: Vec<_> =
+            new.iter().copied().filter(|map| !carried_over.contains(map)).collect();
         if created.contains(&maps::COUNTERS) && taken_over.contains(&maps::CONFIG) {
             // New counters must not carry an old epoch, even if we die on the way.
             let config = load::open_config(&pins)?;
             load::write_config(&config, Config { epoch: 0, ..load::read_config(&config)? })?;
         }
         let opened = load::load(options, &pins, &object)
-            .and_then(|loaded| Self::assemble(options, pins.clone(), root, loaded));
+            .and_then(|loaded| Self::assemble(options, pins.clone(), root, loaded))
+            .and_then(|bpf| {
+                let counted = versions::counted(&bpf.pins, &bpf.root)?;
+                counted.into_iter().try_for_each(|id| bpf.tables.counters.create(id).map(drop))?;
+                Ok(bpf)
+            });
         match opened {
             Ok(bpf) => {
                 let epoch = bpf.epoch;
-                Ok((bpf, Opened { taken_over, created, epoch }))
+                Ok((bpf, Opened { taken_over, carried_over, created, epoch }))
             }
             Err(error) => {
-                load::unpin(&pins, &created);
+                load::unpin(&pins, &new);
                 Err(error)
             }
         }
@@ -127,10 +142,21 @@ impl Bpf {
         let (abi_version, ancestor_level) = (ABI_VERSION, self.ancestor_level);
         let ready = Config { abi_version, ancestor_level, epoch: self.epoch };
         if before != ready {
-            load::write_config(&self.config, ready)?;
+            self.configure(ready)?;
         }
-        links::attach_all(&self.pins.links, &self.root, &self.loaded)
-            .or_else(|error| load::write_config(&self.config, before).and(Err(error)))
+        links::attach_all(&self.pins.links, &self.other_links()?, &self.root, &self.loaded)
+            .or_else(|error| self.configure(before).and(Err(error)))
+    }
+
+    fn configure(&self, config: Config) -> Result<(), BpfError> {
+        let _changing = self.generation.change();
+        load::write_config(&self.config, config)
+    }
+
+    /// Where other versions pin their links.
+    fn other_links(&self) -> Result<Vec<PathBuf>, BpfError> {
+        let others = versions::others(&self.pins)?;
+        Ok(others.into_iter().map(|(_, pins)| pins.links).collect())
     }
 
     /// Whether each program is attached, as the kernel has it now.
@@ -154,8 +180,9 @@ impl Bpf {
     /// Whether some version of every program runs at our root: from the links' first attachment
     /// on, also while those of the agent before are not replaced yet.
     pub fn is_linked(&self) -> Result<bool, BpfError> {
+        let others = self.other_links()?;
         for program in &self.loaded {
-            if !links::is_linked(&self.pins.links, &self.root, program)? {
+            if !links::is_linked(&self.pins.links, &others, &self.root, program)? {
                 return Ok(false);
             }
         }
@@ -167,10 +194,20 @@ impl Bpf {
         maps::ALL.iter().all(|map| self.pins.maps.join(map).exists())
     }
 
-    /// Takes off what agents of another version have left beside our pins, to be called when
-    /// ours are attached.
-    pub fn detach_other_versions(&self) -> Result<Detached, BpfError> {
-        detach::detach_others(&self.pins.dir)
+    /// Takes off what agents of another version have left attached beside ours, to be called
+    /// when ours are; says what. Their pins go, too, but for counters that we do not share.
+    pub fn detach_other_versions(&self) -> Result<Vec<PathBuf>, BpfError> {
+        versions::take_off(&self.pins)
+    }
+
+    /// What agents of other versions have counted in maps that we do not share.
+    pub fn foreign(&self) -> Result<Vec<Foreign>, BpfError> {
+        versions::foreign(&self.pins, &self.root)
+    }
+
+    /// Removes the pins of a version whose last counts are in the journal.
+    pub fn forget(&self, version: u32) -> Result<(), BpfError> {
+        versions::forget(&self.pins, version)
     }
 
     /// What the programs look things up in, and what they count in.
@@ -195,8 +232,10 @@ impl Bpf {
             held.epoch = options.epoch_if_new;
             load::write_config(&config, held)?;
         }
+        let generation = load::open_generation(&pins)?;
         Ok(Self {
-            tables: load::open_tables(&pins, &options.capacities)?,
+            tables: load::open_tables(&pins, &options.capacities, &generation)?,
+            generation,
             ancestor_level: options.ancestor_level,
             epoch: held.epoch,
             config,

@@ -1,6 +1,7 @@
 //! Where links and maps are pinned.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
@@ -51,4 +52,40 @@ pub(super) fn check_cgroup(dir: &Path) -> Result<(), BpfError> {
         return Ok(());
     }
     Err(BpfError::NotCgroup { path: dir.to_owned() })
+}
+
+/// The ABI version of a directory `v<number>`.
+pub(super) fn version(path: &Path) -> Option<u32> {
+    let name = path.file_name()?.to_str()?;
+    let number = name.strip_prefix('v')?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())?
+}
+
+/// What is in a directory, in order; nothing where there is none.
+pub(super) fn existing_children(dir: &Path) -> Result<Vec<PathBuf>, BpfError> {
+    if dir.exists() { children(dir) } else { Ok(Vec::new()) }
+}
+
+/// What is in a directory, in order.
+pub(super) fn children(dir: &Path) -> Result<Vec<PathBuf>, BpfError> {
+    let list = || {
+        let mut paths =
+            fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    list().map_err(BpfError::file("list", dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbered_directories_are_versions() {
+        let names = [("v1", Some(1)), ("v12", Some(12)), ("v", None), ("v1x", None), ("v+1", None)];
+        for (name, number) in names {
+            assert_eq!(version(&Path::new("/bpf").join(name)), number, "{name}");
+        }
+    }
 }

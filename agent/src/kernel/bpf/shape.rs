@@ -12,6 +12,8 @@ use super::error::BpfError;
 
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: u32 = 1;
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: u32 = 1 << 10;
 
 /// How many entries each table can hold. A pinned map keeps its own: to change it, detach first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +86,7 @@ impl MapShape {
         self.entries
     }
 
-    fn pinned(path: &Path) -> io::Result<Self> {
+    pub(super) fn pinned(path: &Path) -> io::Result<Self> {
         let info = MapInfo::from_pin(path).map_err(io::Error::other)?;
         Ok(Self {
             name: info.name_as_str().unwrap_or("?").to_owned(),
@@ -105,6 +107,7 @@ pub(super) fn wanted(capacities: &Capacities) -> [(&'static str, MapShape); maps
     let hash = NO_PREALLOC;
     [
         MapShape::of::<u32, Config>(maps::CONFIG, MapType::Array, 1, 0),
+        MapShape::of::<u32, u64>(maps::GENERATION, MapType::Array, 1, MMAPABLE),
         MapShape::of::<u64, Member>(maps::MEMBERS, MapType::Hash, members, hash),
         MapShape::of::<Address, FarEnd>(maps::ADDRESSES, MapType::Hash, addresses, hash),
         MapShape::of::<Prefix, FarEnd>(maps::PREFIXES, MapType::LpmTrie, prefixes, hash),

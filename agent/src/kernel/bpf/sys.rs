@@ -12,20 +12,24 @@ use std::path::Path;
 #[derive(Clone, Copy)]
 #[repr(i32)]
 pub(super) enum Command {
+    MapCreate = 0,
     MapLookup = 1,
     MapUpdate = 2,
     MapDelete = 3,
     MapNextKey = 4,
+    ProgLoad = 5,
     ObjPin = 6,
     ObjGet = 7,
     ProgById = 13,
     Info = 15,
     MapLookupAndDelete = 21,
+    MapFreeze = 22,
     MapLookupBatch = 24,
     MapUpdateBatch = 26,
     MapDeleteBatch = 27,
     LinkCreate = 28,
     LinkUpdate = 29,
+    IterCreate = 33,
     LinkDetach = 34,
 }
 

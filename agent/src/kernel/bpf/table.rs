@@ -8,16 +8,18 @@ use std::os::fd::OwnedFd;
 use aya::Pod;
 
 use super::error::BpfError;
+use super::generation::Generation;
 use super::raw_map::RawMap;
 
 /// Up to so many keys are looked up one by one; for more, the whole table is read.
 const FEW: usize = 512;
 
-/// One of the tables that the programs look things up in.
+/// One of the tables that the programs look things up in. Every change begins a new generation.
 #[derive(Debug)]
 pub struct Table<K, V> {
     name: &'static str,
     capacity: u32,
+    generation: Generation,
     raw: RawMap<K, V>,
 }
 
@@ -28,10 +30,15 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
     ///
     /// The map's keys are `K`, its values `V`, and it is not a per-CPU map.
     #[expect(unsafe_code, reason = "passes on what RawMap asks for")]
-    pub(super) unsafe fn new(name: &'static str, capacity: u32, map: OwnedFd) -> Self {
+    pub(super) unsafe fn new(
+        name: &'static str,
+        capacity: u32,
+        generation: &Generation,
+        map: OwnedFd,
+    ) -> Self {
         // SAFETY: the caller's.
         let raw = unsafe { RawMap::new(map, 1) };
-        Self { name, capacity, raw }
+        Self { name, capacity, generation: generation.clone(), raw }
     }
 
     /// How many entries it can hold.
@@ -58,6 +65,7 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
         }
         let (keys, values): (Vec<K>, Vec<V>) = entries.iter().copied().unzip();
         let before = self.before(&keys).map_err(BpfError::map("read", self.name))?;
+        let _changing = self.generation.change();
         let Err(write) = self.raw.write_many(&keys, &values) else {
             return Ok(());
         };
@@ -74,6 +82,7 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
 
     /// Removes entries; one that is not there is no error.
     pub fn remove(&self, keys: &[K]) -> Result<(), BpfError> {
+        let _changing = self.generation.change();
         self.raw.delete_many(keys).map_err(BpfError::map("remove from", self.name))
     }
 

@@ -1,0 +1,152 @@
+//! Agents of other versions: who takes over from whom, under traffic.
+
+use std::path::PathBuf;
+
+use bulkhead_abi::{Class, Direction, Outcome, maps, programs};
+use bulkhead_agent::kernel::bpf::{Bpf, BpfOptions};
+use bulkhead_tests::sandbox::Sandbox;
+use serde_json::json;
+
+use crate::fixture::{EPOCH, Node, all_attached, at, options, ready, run};
+
+/// What an agent of that version would open; it has the shapes of ours.
+fn version(sandbox: &Sandbox, number: u32) -> BpfOptions {
+    BpfOptions { pin_dir: directory(sandbox, number), ..options(sandbox) }
+}
+
+/// The same, with counters of another shape.
+fn other_shape(sandbox: &Sandbox, number: u32) -> BpfOptions {
+    let mut options = version(sandbox, number);
+    options.capacities.counters += 1;
+    options.epoch_if_new = EPOCH + u64::from(number);
+    options
+}
+
+fn directory(sandbox: &Sandbox, number: u32) -> PathBuf {
+    sandbox.bpffs.path().join(format!("bulkhead/v{number}"))
+}
+
+/// Ends the agent of `node` and lets one of another version take over.
+fn take_over(node: Node, options: &BpfOptions) -> Node {
+    let Node { bpf, sandbox } = node;
+    drop(bpf);
+    let (bpf, _) = Bpf::open(options).expect("open");
+    let done = bpf.attach_all().expect("attach");
+    assert_eq!(done.replaced.len(), programs::ALL.len(), "{done:?}");
+    let taken_off = bpf.detach_other_versions().expect("take off");
+    assert_eq!(taken_off, Vec::<PathBuf>::new(), "every link goes on with us");
+    assert!(all_attached(&bpf));
+    Node { bpf, sandbox }
+}
+
+fn denied(node: &Node) -> u64 {
+    node.cell("green", Direction::Egress, Class::Other, Outcome::Denied).0
+}
+
+#[test]
+fn up_and_down_under_traffic_nothing_passes_and_nothing_is_counted_twice() {
+    let mut node = Node::enforcing();
+    let there = at(node.red().v4, 9000);
+    let sink = ready(&node.sandbox.outsider(node.red()), &format!("udp-recv --bind {there}"));
+    let line = format!("ping --to {} --count 60000 --timeout-ms 0", node.red().v4);
+    let mut pinger = node.traffic("green", node.green()).start(&line).expect("start");
+    let line = format!("udp-send --to {there} --count 60000");
+    let mut sender = node.traffic("green", node.green()).start(&line).expect("start");
+    for number in [8, 3, 9, 2, 8, 3] {
+        let before = options(&node.sandbox).pin_dir;
+        node = {
+            let options = version(&node.sandbox, number);
+            take_over(node, &options)
+        };
+        assert!(!before.exists(), "the pins of the version before are gone");
+    }
+    let said = sender.wait_for_line().expect("result");
+    assert_eq!(said["errors"], json!({ "EPERM": 60_000 }), "{said}");
+    let said = pinger.wait_for_line().expect("result");
+    assert_eq!(said["errors"], json!({ "EPERM": 60_000 }), "{said}");
+    assert_eq!(sink.finish().expect("sink")["received"], 0);
+    assert_eq!(denied(&node), 60_000, "each ping once, whichever version saw it");
+    assert_eq!(node.bpf.epoch(), EPOCH, "the counters are the old ones");
+    assert_eq!(node.bpf.foreign().expect("look"), []);
+}
+
+#[test]
+fn tables_and_counters_of_the_same_shape_are_carried_over() {
+    let node = Node::enforcing();
+    let Node { bpf, sandbox } = node;
+    drop(bpf);
+    let (bpf, opened) = Bpf::open(&version(&sandbox, 9)).expect("open");
+    assert_eq!((opened.carried_over, opened.created), (maps::ALL.to_vec(), vec![]));
+    assert_eq!(bpf.tables().addresses.read_all().expect("read").len(), 6);
+    assert!(bpf.is_linked().expect("ask"), "the other version judges and counts");
+    drop(bpf);
+    // It was killed before it attached: the next one finds both.
+    let (bpf, opened) = Bpf::open(&version(&sandbox, 9)).expect("open");
+    assert_eq!(opened.taken_over, maps::ALL);
+    bpf.attach_all().expect("attach");
+    assert!(all_attached(&bpf));
+}
+
+#[test]
+fn counters_of_another_shape_are_read_to_their_last_packet() {
+    let node = Node::enforcing();
+    let green = node.traffic("green", node.green());
+    let ping = format!("ping --to {} --count 100 --timeout-ms 0", node.red().v4);
+    run(&green, &ping);
+    let line = format!("ping --to {} --count 40000 --timeout-ms 0", node.red().v4);
+    let mut pinger = green.start(&line).expect("start");
+    let options = other_shape(&node.sandbox, 9);
+    let node = take_over(node, &options);
+    assert_eq!(node.bpf.epoch(), EPOCH + 9, "new counters have an epoch of their own");
+    let said = pinger.wait_for_line().expect("result");
+    assert_eq!(said["errors"], json!({ "EPERM": 40_000 }), "{said}");
+
+    let foreign = node.bpf.foreign().expect("look");
+    let [theirs] = &foreign[..] else { panic!("{foreign:?}") };
+    assert_eq!((theirs.is_linked, theirs.epoch), (false, EPOCH));
+    let id = node.id("green");
+    let (_, counters) = theirs.counters.iter().find(|(cgroup, _)| *cgroup == id).expect("green");
+    let before = counters.cells[0][Class::Other as usize][Outcome::Denied as usize].packets;
+    assert!(before >= 100);
+    assert_eq!(before + denied(&node), 40_100, "each ping once, in one of the two");
+
+    node.bpf.forget(theirs.version).expect("forget");
+    assert_eq!(node.bpf.foreign().expect("look"), []);
+    assert!(!crate::fixture::options(&node.sandbox).pin_dir.exists());
+}
+
+/// A link that was moved, one whose program was replaced but not its pin, and four as they were:
+/// what an agent leaves that is killed while it takes over.
+#[test]
+fn a_take_over_that_was_cut_short_is_ended_by_either_version() {
+    for next in [9, 2] {
+        let node = Node::enforcing();
+        let Node { bpf, sandbox } = node;
+        let ours = options(&sandbox).pin_dir;
+        drop(bpf);
+        let (newer, _) = Bpf::open(&version(&sandbox, 9)).expect("open");
+        newer.attach_all().expect("attach");
+        let theirs = directory(&sandbox, 9);
+        for program in &programs::ALL[1..] {
+            let link = PathBuf::from("links").join(program);
+            std::fs::rename(theirs.join(&link), ours.join(&link)).expect("move back");
+        }
+        drop(newer);
+        let options = if next == 9 {
+            version(&sandbox, 9)
+        } else {
+            BpfOptions { pin_dir: ours.clone(), ..options(&sandbox) }
+        };
+        let (bpf, _) = Bpf::open(&options).expect("open");
+        let done = bpf.attach_all().expect("attach");
+        assert_eq!(done.replaced.len(), programs::ALL.len(), "{next}: {done:?}");
+        assert_eq!(bpf.detach_other_versions().expect("take off"), Vec::<PathBuf>::new());
+        assert!(all_attached(&bpf));
+        let node = Node { bpf, sandbox };
+        let said = run(
+            &node.traffic("green", node.green()),
+            &format!("ping --to {} --count 3 --timeout-ms 0", node.red().v4),
+        );
+        assert_eq!((&said["errors"], denied(&node)), (&json!({ "EPERM": 3 }), 3));
+    }
+}
