@@ -7,6 +7,8 @@ use bulkhead_abi::{Address, Outcome, Verdict};
 use crate::{
     error::Unjudged,
     member::{self, Judgement},
+    packet::is_passed,
+    socket::{self, Kept, Socket},
 };
 
 /// Index into `Counters::connects`.
@@ -20,7 +22,7 @@ pub(crate) enum Call {
 pub(crate) fn judge_v4(ctx: &SockAddrContext, call: Call) -> Result<Verdict, Unjudged> {
     // SAFETY: a field of the program's own context, in network byte order.
     let address = unsafe { (*ctx.sock_addr).user_ip4 };
-    judge(&Address::from_v4(address.to_ne_bytes()), call)
+    judge(ctx, &Address::from_v4(address.to_ne_bytes()), call)
 }
 
 /// IPv4-mapped addresses need no case of their own: [`Address`] has one form for both.
@@ -36,20 +38,37 @@ pub(crate) fn judge_v6(ctx: &SockAddrContext, call: Call) -> Result<Verdict, Unj
     for (octets, word) in octets.chunks_exact_mut(4).zip(words) {
         octets.copy_from_slice(&word.to_ne_bytes());
     }
-    judge(&Address(octets), call)
+    judge(ctx, &Address(octets), call)
 }
 
 #[inline(always)]
-fn judge(far: &Address, call: Call) -> Result<Verdict, Unjudged> {
+fn judge(ctx: &SockAddrContext, far: &Address, call: Call) -> Result<Verdict, Unjudged> {
     let level = member::ancestor_level()?;
     // SAFETY: takes no pointer.
     let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
     if cgroup == 0 {
         return Err(Unjudged::NotBelow);
     }
+    if matches!(call, Call::Sendmsg) && is_judged_as_a_packet(ctx, cgroup) {
+        return Ok(Verdict::Pass);
+    }
     let judgement = member::judge(member::member(cgroup, far)?, far);
     count(cgroup, call, &judgement);
     Ok(judgement.verdict())
+}
+
+/// Whether the socket is known to be the caller's own virtual cluster's, so that the packet hook
+/// judges for the same one, refuses with the same error, and counts: one look-up for each datagram
+/// of a socket with many peers is enough.
+#[inline(always)]
+fn is_judged_as_a_packet(ctx: &SockAddrContext, cgroup: u64) -> bool {
+    let Some(generation) = socket::generation() else {
+        return false;
+    };
+    match Socket::of_call(ctx).recall(generation) {
+        Kept::Fresh(kept) => kept.cgroup == cgroup && is_passed(kept.cell),
+        Kept::Stale | Kept::Nothing => false,
+    }
 }
 
 /// Counts refusals; what passes is counted as packets. A call that goes on to be dropped without

@@ -1,13 +1,13 @@
 //! Packets: `cgroup_skb`.
 
 use aya_ebpf::{helpers::generated::bpf_skb_ancestor_cgroup_id, programs::SkBuffContext};
-use bulkhead_abi::{Address, CLASSES, Cell, Class, Direction, OUTCOMES, Outcome, Verdict};
+use bulkhead_abi::{Address, CLASSES, Cell, Class, Direction, Member, OUTCOMES, Outcome, Verdict};
 
 use crate::{
     error::Unjudged,
     farewell::is_farewell,
     member::{self, Judgement},
-    socket,
+    socket::{self, Kept, Remembered, Socket},
 };
 
 /// `skb->protocol` of IPv4 and IPv6 as the context shows them: 16 bits in network byte order.
@@ -19,48 +19,93 @@ const CELLS: usize = CLASSES * OUTCOMES;
 
 #[inline(always)]
 pub(crate) fn judge(ctx: &SkBuffContext, direction: Direction) -> Result<Verdict, Unjudged> {
-    let generation = socket::generation();
     let far = far_end(ctx, direction);
-    if let (Some(generation), Ok(far)) = (generation, &far)
-        && let Some(kept) = socket::recall(ctx, generation, far)
+    let socket = Socket::of_packet(ctx);
+    let Some(generation) = socket::generation() else {
+        return judge_by_tables(ctx, direction, far, None).map(|judged| judged.verdict);
+    };
+    let kept = socket.recall(generation);
+    let fresh = match kept {
+        Kept::Fresh(fresh) => Some(fresh),
+        Kept::Stale | Kept::Nothing => None,
+    };
+    if let (Some(fresh), Ok(far)) = (fresh, &far)
+        && fresh.far == *far
     {
-        count(ctx, kept.cgroup, direction, kept.cell);
+        count(ctx, fresh.cgroup, direction, fresh.cell);
         return Ok(Verdict::Pass);
     }
-    judge_by_tables(ctx, direction, generation, far)
+    let owner = fresh.map(|fresh| (fresh.cgroup, fresh.member));
+    let judged = judge_by_tables(ctx, direction, far, owner)?;
+    if let (None, Verdict::Pass, Ok(far)) = (fresh, judged.verdict, far)
+        && judged.is_lasting
+    {
+        if matches!(kept, Kept::Stale) {
+            socket.forget();
+        }
+        socket.remember(&Remembered::new(generation, judged.owner, far, judged.cell));
+    }
+    Ok(judged.verdict)
 }
 
+/// A packet, judged by the tables and counted.
+struct Judged {
+    verdict: Verdict,
+    /// Whose it is: the virtual cluster's cgroup, and what MEMBERS says of it.
+    owner: (u64, Member),
+    cell: u32,
+    /// Whether the next packet between the two has the same verdict.
+    is_lasting: bool,
+}
+
+/// `owner`: whose the socket is, where that is known.
 #[inline(always)]
 fn judge_by_tables(
     ctx: &SkBuffContext,
     direction: Direction,
-    generation: Option<u64>,
     far: Result<Address, Unjudged>,
-) -> Result<Verdict, Unjudged> {
-    let level = member::ancestor_level()?;
-    // SAFETY: the pointer is the program's own context.
-    let cgroup = unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) };
-    if cgroup == 0 {
-        return Err(Unjudged::NotBelow);
-    }
-    let mut judgement = match far {
-        Ok(far) => member::judge(member::member(cgroup, &far)?, &far),
+    owner: Option<(u64, Member)>,
+) -> Result<Judged, Unjudged> {
+    let (cgroup, known) = match owner {
+        Some((cgroup, member)) => (cgroup, Some(member)),
+        None => (cgroup_of(ctx)?, None),
+    };
+    let member_for = |far: &Address| match known {
+        Some(member) => Ok(member),
+        None => member::member(cgroup, far),
+    };
+    let (member, mut judgement) = match far {
+        Ok(far) => {
+            let member = member_for(&far)?;
+            (member, member::judge(member, &far))
+        }
         Err(Unjudged::TooShort) => {
             // No address to look up: whatever it is, it is not one of ours.
-            let member = member::member(cgroup, &Address::from_v4([0; 4]))?;
-            member::apply_mode(member.mode, Class::Outside, Verdict::Deny)
+            let member = member_for(&Address::from_v4([0; 4]))?;
+            (member, member::apply_mode(member.mode, Class::Outside, Verdict::Deny))
         }
         Err(other) => return Err(other),
     };
     let held = !matches!(judgement.verdict(), Verdict::Pass);
-    if let (false, Some(generation), Ok(far)) = (held, generation, &far) {
-        socket::remember(ctx, generation, cgroup, far, cell(&judgement));
-    }
-    if held && matches!(direction, Direction::Egress) && is_farewell(ctx) {
+    let is_farewell = held && matches!(direction, Direction::Egress) && is_farewell(ctx);
+    if is_farewell {
         judgement.outcome = Outcome::Passed;
     }
-    count(ctx, cgroup, direction, cell(&judgement));
-    Ok(judgement.verdict())
+    let cell = cell(&judgement);
+    count(ctx, cgroup, direction, cell);
+    let owner = (cgroup, member);
+    Ok(Judged { verdict: judgement.verdict(), owner, cell, is_lasting: !is_farewell })
+}
+
+/// The cgroup of the packet's virtual cluster.
+#[inline(always)]
+fn cgroup_of(ctx: &SkBuffContext) -> Result<u64, Unjudged> {
+    let level = member::ancestor_level()?;
+    // SAFETY: the pointer is the program's own context.
+    match unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) } {
+        0 => Err(Unjudged::NotBelow),
+        cgroup => Ok(cgroup),
+    }
 }
 
 /// The destination of what is sent, the source of what is received.
@@ -80,13 +125,18 @@ fn far_end(ctx: &SkBuffContext, direction: Direction) -> Result<Address, Unjudge
 #[inline(always)]
 fn load<const N: usize>(ctx: &SkBuffContext, offset: usize) -> Result<[u8; N], Unjudged> {
     // SAFETY: fields of the program's own context; the kernel makes pointers of them.
-    let (start, end) =
-        unsafe { ((*ctx.skb.skb).data as usize, (*ctx.skb.skb).data_end as usize) };
+    let (start, end) = unsafe { ((*ctx.skb.skb).data as usize, (*ctx.skb.skb).data_end as usize) };
     if start + offset + N <= end {
         // SAFETY: within the packet, as the verifier wants it shown.
         return Ok(unsafe { ((start + offset) as *const [u8; N]).read_unaligned() });
     }
     ctx.load(offset).map_err(|_| Unjudged::TooShort)
+}
+
+/// Whether a cell is one of packets that would pass under Enforce, too.
+#[inline(always)]
+pub(crate) const fn is_passed(cell: u32) -> bool {
+    cell as usize % OUTCOMES == Outcome::Passed as usize
 }
 
 /// Where a judgement is counted, within its direction.

@@ -1,5 +1,5 @@
-//! The verdict of a socket's peer, kept with the socket, so that an established connection costs
-//! no table look-up however many addresses are known.
+//! What the programs keep with a socket, so that an established connection costs no table look-up
+//! however many addresses are known: whose it is, and one peer with whom its packets pass.
 //!
 //! Only what passes is kept: a packet that is to be dropped is judged by the tables each time.
 //! What is kept is never changed in place, since two CPUs may work for one socket: it is replaced
@@ -8,15 +8,15 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
-    programs::SkBuffContext,
+    programs::{SkBuffContext, SockAddrContext},
 };
-use bulkhead_abi::Address;
+use bulkhead_abi::{Address, Member};
 
 use crate::maps::{GENERATION, SOCKETS};
 
-/// A verdict to pass.
+/// Whose a socket is, and a verdict to pass.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Remembered {
@@ -25,10 +25,33 @@ pub(crate) struct Remembered {
     /// The virtual cluster's cgroup.
     pub(crate) cgroup: u64,
     /// The peer.
-    far: Address,
-    /// Where it is counted, within its direction.
+    pub(crate) far: Address,
+    /// What MEMBERS says of the cgroup.
+    pub(crate) member: Member,
+    /// Where packets between the socket and the peer are counted, within their direction.
     pub(crate) cell: u32,
     padding: u32,
+}
+
+impl Remembered {
+    #[inline(always)]
+    pub(crate) const fn new(
+        generation: u64,
+        (cgroup, member): (u64, Member),
+        far: Address,
+        cell: u32,
+    ) -> Self {
+        Self { generation, cgroup, far, member, cell, padding: 0 }
+    }
+}
+
+/// What is kept with a socket.
+#[derive(Clone, Copy)]
+pub(crate) enum Kept {
+    Nothing,
+    /// Of tables that have changed since.
+    Stale,
+    Fresh(&'static Remembered),
 }
 
 /// What the tables are now; `None` while they change.
@@ -42,65 +65,66 @@ pub(crate) fn generation() -> Option<u64> {
     (generation & 1 == 0).then_some(generation)
 }
 
-/// What is known of the packet's socket, if it is of this generation and this peer.
-#[inline(always)]
-pub(crate) fn recall(
-    ctx: &SkBuffContext,
-    generation: u64,
-    far: &Address,
-) -> Option<&'static Remembered> {
-    let kept = storage(ctx, None)?;
-    (kept.generation == generation && kept.far == *far).then_some(kept)
-}
+/// A socket of the kernel's, or null.
+#[derive(Clone, Copy)]
+pub(crate) struct Socket(*mut bpf_sock);
 
-/// Keeps that packets between the socket and this peer pass, unless it keeps another peer's.
-#[inline(always)]
-pub(crate) fn remember(
-    ctx: &SkBuffContext,
-    generation: u64,
-    cgroup: u64,
-    far: &Address,
-    cell: u32,
-) {
-    if let Some(kept) = storage(ctx, None) {
-        if kept.generation == generation {
-            return;
+impl Socket {
+    /// The sender's at egress, the receiver's at ingress.
+    #[inline(always)]
+    pub(crate) fn of_packet(ctx: &SkBuffContext) -> Self {
+        // SAFETY: a field of the program's own context.
+        Self(unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk })
+    }
+
+    /// The one that is called on.
+    #[inline(always)]
+    pub(crate) fn of_call(ctx: &SockAddrContext) -> Self {
+        // SAFETY: a field of the program's own context.
+        Self(unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk })
+    }
+
+    #[inline(always)]
+    pub(crate) fn recall(self, generation: u64) -> Kept {
+        match self.storage(None) {
+            None => Kept::Nothing,
+            Some(kept) if kept.generation == generation => Kept::Fresh(kept),
+            Some(_) => Kept::Stale,
         }
-        forget(ctx);
     }
-    let kept = Remembered { generation, cgroup, far: *far, cell, padding: 0 };
-    let _ = storage(ctx, Some(&kept));
-}
 
-/// The socket's storage; with a value, makes it where there is none.
-#[inline(always)]
-fn storage(ctx: &SkBuffContext, new: Option<&Remembered>) -> Option<&'static Remembered> {
-    // SAFETY: `sk` of the program's own context; the kernel takes no socket that is not full.
-    let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
-    if sk.is_null() {
-        return None;
+    /// Keeps something, unless another CPU was quicker.
+    #[inline(always)]
+    pub(crate) fn remember(self, new: &Remembered) {
+        let _ = self.storage(Some(new));
     }
-    let (value, flags) = match new {
-        Some(new) => (core::ptr::from_ref(new), u64::from(BPF_SK_STORAGE_GET_F_CREATE)),
-        None => (core::ptr::null(), 0),
-    };
-    // SAFETY: `value` is null or as large as the map's value; what comes back is null or lives
-    // until this program ends, since the kernel frees it only after a grace period.
-    unsafe {
-        bpf_sk_storage_get(map(), sk.cast(), value.cast_mut().cast(), flags)
-            .cast::<Remembered>()
-            .as_ref()
-    }
-}
 
-#[inline(always)]
-fn forget(ctx: &SkBuffContext) {
-    // SAFETY: as in `storage`.
-    unsafe {
-        let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
-        if !sk.is_null() {
-            // What another CPU has taken away already is gone, which is what is wanted.
-            let _ = bpf_sk_storage_delete(map(), sk.cast());
+    #[inline(always)]
+    pub(crate) fn forget(self) {
+        if !self.0.is_null() {
+            // SAFETY: as in `storage`. What another CPU has taken away already is gone, which is
+            // what is wanted.
+            let _ = unsafe { bpf_sk_storage_delete(map(), self.0.cast()) };
+        }
+    }
+
+    /// The socket's storage; with a value, makes it where there is none.
+    #[inline(always)]
+    fn storage(self, new: Option<&Remembered>) -> Option<&'static Remembered> {
+        if self.0.is_null() {
+            return None;
+        }
+        let (value, flags) = match new {
+            Some(new) => (core::ptr::from_ref(new), u64::from(BPF_SK_STORAGE_GET_F_CREATE)),
+            None => (core::ptr::null(), 0),
+        };
+        // SAFETY: the socket is one of the program's context, and the kernel takes none that is
+        // not full; `value` is null or as large as the map's value; what comes back is null or
+        // lives until this program ends, since the kernel frees it only after a grace period.
+        unsafe {
+            bpf_sk_storage_get(map(), self.0.cast(), value.cast_mut().cast(), flags)
+                .cast::<Remembered>()
+                .as_ref()
         }
     }
 }

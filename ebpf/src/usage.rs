@@ -14,6 +14,9 @@ use crate::maps::USAGE;
 #[unsafe(no_mangle)]
 static USAGE_LAYOUT: UsageLayout = UsageLayout::NOTHING;
 
+/// An odd number that spreads ids, so that sums of them differ where their sets do.
+const MIX: u32 = 0x9e37_79b1;
+
 /// `struct bpf_iter__cgroup`
 #[repr(C)]
 struct IterCgroup {
@@ -81,10 +84,16 @@ fn tell(ctx: *const c_void) -> Result<(), Unreadable> {
 #[inline(always)]
 fn tell_parent(cgroup: u64, parent: u32) {
     if let Ok(0) = populated(cgroup)
+        && let Ok(node) = read::<u64>(cgroup, layout!(cgroup_kn))
+        && let Ok(id) = read::<u64>(node, layout!(kn_id))
         && let Some(entry) = USAGE.get_ptr_mut(parent)
     {
         // SAFETY: the entry is there.
-        unsafe { (*entry).empty_children += 1 };
+        unsafe {
+            (*entry).empty_children += 1;
+            (*entry).empty_children_mark =
+                (*entry).empty_children_mark.wrapping_add((id as u32).wrapping_mul(MIX));
+        }
     }
 }
 
@@ -102,6 +111,7 @@ fn fill(cgroup: u64, level: u32, entry: *mut CgroupUsage) -> Result<u32, Unreada
         copy(&raw mut (*entry).id, node, layout!(kn_id))?;
         (*entry).level = level;
         (*entry).empty_children = 0;
+        (*entry).empty_children_mark = 0;
         copy(&raw mut (*entry).cpu[0], cgroup, layout!(cgroup_cpu))?;
     }
     let mut present = CgroupUsage::CPU;
