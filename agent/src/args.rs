@@ -61,7 +61,7 @@ pub enum Command {
     /// status, or 128 and the signal's number.
     Exec(ExecArgs),
     /// Say what this node can enforce, and why not the rest.
-    Probe(OutputArgs),
+    Probe(ProbeArgs),
     /// Say what the running agent would do now.
     Plan,
     /// Say what the running agent has done.
@@ -77,6 +77,18 @@ pub struct OutputArgs {
     /// As JSON, for programs.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `probe` says, and how.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ProbeArgs {
+    /// How to show it.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Also find out what this kernel can do, by trying it: for a moment there is a cgroup
+    /// directly below the mount, and programs that allow everything.
+    #[arg(long)]
+    pub features: bool,
 }
 
 /// What `detach` takes off.

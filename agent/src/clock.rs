@@ -19,6 +19,10 @@ impl Now {
     pub fn read() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let wall = since_epoch.map_or(0, |since| since.as_nanos());
+        #[cfg(feature = "fault-points")]
+        let wall = wall.saturating_add_signed(
+            i128::from(crate::faults::clock_offset_seconds()) * 1_000_000_000,
+        );
         let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME)
             .map_or(0, |time| std::time::Duration::from(time).as_nanos());
         Self {

@@ -3,7 +3,7 @@
 mod ask;
 mod run;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -16,11 +16,13 @@ pub use ask::{plan, status};
 pub use run::run;
 
 use crate::admin;
-use crate::args::{DetachArgs, ExecArgs, OutputArgs, Places};
+use crate::args::{DetachArgs, ExecArgs, Places, ProbeArgs};
 use crate::kernel::bpf;
+use crate::kernel::bpf::usage::{Ability, Field};
 use crate::kernel::cgroup::CgroupTree;
 use crate::kernel::delegate::Root;
 use crate::kernel::exec::{self, ExecError, ExecOptions};
+use crate::kernel::probe::features::{self, Feature};
 use crate::kernel::probe::{ControlSupport, Files, Probe};
 
 /// Starts a process inside a virtual cluster and gives its exit status.
@@ -54,29 +56,71 @@ pub fn exec(places: &Places, args: ExecArgs) -> Result<ExitCode> {
 }
 
 /// Says what this node is and what it can enforce.
-pub fn probe(places: &Places, output: OutputArgs) -> Result<ExitCode> {
+pub fn probe(places: &Places, args: ProbeArgs) -> Result<ExitCode> {
     let probe = Probe::read(&Files::host()).context("find out what this node is")?;
     let root = Root::choose(&probe, places.cgroup_root.as_deref());
     // Where no agent has run yet there is no root, and what the mount says has to do.
     let files = root.ok().and_then(|root| CgroupTree::open(root.path()).ok());
     let files = files.and_then(|tree| tree.control_files().ok());
     let controls = probe.controls(files.as_ref());
-    let text =
-        if output.json { probe_json(&probe, &controls)? } else { probe_text(&probe, &controls) };
+    let mount = probe.cgroup2.as_ref().map(|mount| mount.mount_point.as_path());
+    let tried = args.features.then(|| features::all(mount));
+    let text = if args.output.json {
+        probe_json(&probe, &controls, tried.as_deref())?
+    } else {
+        probe_text(&probe, &controls, tried.as_deref().unwrap_or_default())
+    };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn probe_text(probe: &Probe, controls: &[ControlSupport]) -> String {
+fn probe_text(probe: &Probe, controls: &[ControlSupport], features: &[Feature]) -> String {
     let line = |support: &ControlSupport| match &support.result {
         Ok(()) => format!("{:<24} yes\n", support.control.file()),
         Err(reason) => format!("{:<24} no: {reason}\n", support.control.file()),
     };
     let controls: String = controls.iter().map(line).collect();
-    format!("{probe}\n{controls}")
+    let line = |feature: &Feature| format!("{:<42} {}\n", feature.name, feature.answer);
+    let features: String = features.iter().map(line).collect();
+    let line = |(files, how): (&str, String)| format!("{files:<32} {how}\n");
+    let usage: String = usage_sources().into_iter().map(line).collect();
+    format!("{probe}\n{controls}\n{usage}\n{features}").trim_end().to_owned() + "\n"
 }
 
-fn probe_json(probe: &Probe, controls: &[ControlSupport]) -> Result<String> {
+/// How a usage pass learns what each file says: from the cgroup iterator, or from the file for a
+/// reason.
+fn usage_sources() -> Vec<(&'static str, String)> {
+    let ability = Ability::of_this_kernel();
+    let source = |field: Field| match &ability {
+        Err(why) => format!("from files: {why}"),
+        Ok(ability) => {
+            let missing = ability.missing().iter().find(|(missing, _)| *missing == field);
+            missing.map_or_else(
+                || "from the cgroup iterator".to_owned(),
+                |(_, why)| format!("from files: {why}"),
+            )
+        }
+    };
+    let told = Field::ALL.into_iter().map(|field| (field.files(), source(field)));
+    let never = "from files: the kernel makes it when it is read";
+    told.chain([("io.stat, cpu.pressure", never.to_owned())]).collect()
+}
+
+fn probe_json(
+    probe: &Probe,
+    controls: &[ControlSupport],
+    features: Option<&[Feature]>,
+) -> Result<String> {
+    let feature = |feature: &Feature| {
+        serde_json::json!({
+            "group": feature.group,
+            "name": feature.name,
+            "used": feature.used,
+            "fallback": feature.fallback,
+            "answer": feature.answer.word(),
+            "why": feature.answer.why(),
+        })
+    };
     let control = |support: &ControlSupport| {
         serde_json::json!({
             "control": support.control.file(),
@@ -100,6 +144,8 @@ fn probe_json(probe: &Probe, controls: &[ControlSupport]) -> Result<String> {
         "btf": probe.btf,
         "pressure": probe.pressure,
         "controls": controls.iter().map(control).collect::<Vec<_>>(),
+        "usage": usage_sources().into_iter().collect::<BTreeMap<_, _>>(),
+        "features": features.map(|all| all.iter().map(feature).collect::<Vec<_>>()),
     });
     Ok(serde_json::to_string_pretty(&value)? + "\n")
 }

@@ -14,6 +14,7 @@ use bulkhead_core::{
 
 use crate::checkpoint;
 use crate::clock::Now;
+use crate::faults::{self, Point};
 use crate::journal::Journal;
 use crate::kernel::seam::{Kernel, KernelError};
 
@@ -119,15 +120,29 @@ impl<K: Kernel> Cycle<K> {
             }
         };
         self.trouble("observe", None);
-        let counted = self.count(now, &observed);
-        self.trouble("count", counted.err());
         let (plan, refused) = self.decide(&observed);
-        let uncounted = self.troubles.contains_key("count");
-        let plan = if uncounted { plan.keeping_counters() } else { plan };
         let plan = self.repeating(plan);
-        let failures = self.carry_out(&plan);
+        // What ends no counter is not kept waiting for the disk. While programs are off there is a
+        // gap, which is to be seen before it is mended.
+        let counts_first = |step: &Step| step.ends_counters() || matches!(step, Step::Attach);
+        let failures = if plan.steps.iter().any(counts_first) {
+            self.book(now, &observed);
+            let uncounted = self.troubles.contains_key("count");
+            self.carry_out(&if uncounted { plan.keeping_counters() } else { plan })
+        } else {
+            let failures = self.carry_out(&plan);
+            self.book(now, &observed);
+            failures
+        };
         self.conclude(failures, refused);
         self.report()
+    }
+
+    /// Counts, and keeps whether that went well.
+    fn book(&mut self, now: Now, observed: &Observed) {
+        let counted = self.count(now, observed);
+        faults::pass(Point::TurnCounted);
+        self.trouble("count", counted.err());
     }
 
     fn conclude(&mut self, failures: Vec<Failure>, refused: Option<Degradation>) {
@@ -310,7 +325,10 @@ impl<K: Kernel> Cycle<K> {
                 continue;
             }
             tracing::info!(%step, "apply");
-            let Err(error) = self.kernel.apply(step) else {
+            faults::pass(Point::StepBegin);
+            let applied = self.kernel.apply(step);
+            faults::pass(Point::StepDone);
+            let Err(error) = applied else {
                 continue;
             };
             if let Step::EndConnections { name } = step {

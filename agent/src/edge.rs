@@ -1,6 +1,7 @@
 //! The async edge: the stream to the controller, the agent's socket, signals. It decides
 //! nothing; it carries facts and acknowledgements to the thread that owns the kernel.
 
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
@@ -75,6 +76,7 @@ async fn serve(edge: Edge, places: &Places, args: &RunArgs) -> Result<()> {
         journal: edge.journal,
         stop: stop.clone(),
         pace: report::Pace::default(),
+        outside: Arc::new(report::World),
     };
     let signalled = async {
         tokio::select! {
@@ -115,36 +117,43 @@ async fn carry(
     connect: &watch::Sender<bool>,
 ) {
     while let Some(event) = inbox.recv().await {
-        let event = match event {
-            ReportEvent::Connected { controller_version, .. } => {
-                tracing::info!(controller_version, "connected to the controller");
-                connect.send_replace(true);
-                continue;
-            }
-            ReportEvent::Away { .. } => {
-                connect.send_replace(false);
-                continue;
-            }
-            ReportEvent::Snapshot { snapshot, chunks } => {
-                tracing::info!(generation = snapshot.generation, "the controller says");
-                Event::Learn { fact: Fact::Snapshot(snapshot), chunks }
-            }
-            ReportEvent::SnapshotRefused { generation, reason } => {
-                tracing::error!(generation, reason, "a snapshot is refused");
-                continue;
-            }
-            ReportEvent::Acknowledged(sequence) => Event::Acknowledged(sequence),
-            ReportEvent::ControllerAhead { acknowledged, last } => {
-                tracing::warn!(%acknowledged, %last, "the journal is older than the controller knows it");
-                Event::ContinueAfter(acknowledged)
-            }
-            ReportEvent::Unreadable(what) => {
-                tracing::error!(what, "the journal is damaged");
-                continue;
-            }
-        };
-        if owner.send(event).is_err() {
+        if let Some(event) = for_the_owner(event, connect)
+            && owner.send(event).is_err()
+        {
             return;
+        }
+    }
+}
+
+/// What the owner must hear of what the stream says. Whether there is a stream is told to
+/// `connect`.
+pub fn for_the_owner(event: ReportEvent, connect: &watch::Sender<bool>) -> Option<Event> {
+    match event {
+        ReportEvent::Connected { controller_version, .. } => {
+            tracing::info!(controller_version, "connected to the controller");
+            connect.send_replace(true);
+            None
+        }
+        ReportEvent::Away { .. } => {
+            connect.send_replace(false);
+            None
+        }
+        ReportEvent::Snapshot { snapshot, chunks } => {
+            tracing::info!(generation = snapshot.generation, "the controller says");
+            Some(Event::Learn { fact: Fact::Snapshot(snapshot), chunks })
+        }
+        ReportEvent::SnapshotRefused { generation, reason } => {
+            tracing::error!(generation, reason, "a snapshot is refused");
+            None
+        }
+        ReportEvent::Acknowledged(sequence) => Some(Event::Acknowledged(sequence)),
+        ReportEvent::ControllerAhead { acknowledged, last } => {
+            tracing::warn!(%acknowledged, %last, "the journal is older than the controller knows it");
+            Some(Event::ContinueAfter(acknowledged))
+        }
+        ReportEvent::Unreadable(what) => {
+            tracing::error!(what, "the journal is damaged");
+            None
         }
     }
 }

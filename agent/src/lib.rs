@@ -7,6 +7,7 @@ pub mod clock;
 pub mod command;
 pub mod cycle;
 pub mod edge;
+pub mod faults;
 pub mod journal;
 pub mod kernel;
 pub mod owner;

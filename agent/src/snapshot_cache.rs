@@ -9,6 +9,7 @@ use bulkhead_core::Snapshot;
 use bulkhead_proto::v1;
 use prost::Message;
 
+use crate::faults::{Point, reach};
 use crate::journal::storage::{Disk, Replacement};
 use crate::report::{Refusal, snapshot};
 
@@ -79,10 +80,12 @@ pub fn store(path: &Path, chunks: &[v1::SnapshotChunk]) -> Result<(), SnapshotCa
     bytes.extend_from_slice(&checksum(VERSION, &body).to_le_bytes());
     bytes.extend_from_slice(&body);
     let written = Replacement::begin(&Disk, path).and_then(|mut file| {
+        reach(Point::SnapshotKeep)?;
         file.write(&bytes)?;
         file.finish()
     });
-    written.map(drop).map_err(|source| system("write", path, source))
+    let written = written.and_then(|_| reach(Point::SnapshotKept));
+    written.map_err(|source| system("write", path, source))
 }
 
 /// The snapshot that was kept; `None`: none was.

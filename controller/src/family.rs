@@ -53,33 +53,42 @@ impl Family {
         }
     }
 
-    /// From how it is stored.
-    pub(crate) fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|family| family.code() == code)
-    }
-
     /// An empty set.
     pub(crate) const fn none() -> Families {
-        Families([false; 6])
+        Families(0)
     }
 }
 
-/// A set of families.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Families([bool; 6]);
+/// A set of families: for each of them the bit that its code says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Families(u8);
 
 impl Families {
     /// Puts in the family of a meter.
     pub(crate) fn add(&mut self, meter: Meter) {
-        let family = Family::of(meter);
-        for (member, has) in Family::ALL.iter().zip(&mut self.0) {
-            *has |= Some(*member) == family;
+        if let Some(family) = Family::of(meter) {
+            self.0 |= 1 << family.code();
         }
+    }
+
+    /// As it is stored.
+    pub(crate) const fn code(self) -> u8 {
+        self.0
+    }
+
+    /// From how it is stored. What only a later version knows is no member.
+    pub(crate) const fn from_code(code: u8) -> Self {
+        Self(code)
+    }
+
+    /// Whether it has no members.
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
     /// Its members.
     pub(crate) fn iter(self) -> impl Iterator<Item = Family> {
-        Family::ALL.into_iter().zip(self.0).filter_map(|(family, has)| has.then_some(family))
+        Family::ALL.into_iter().filter(move |family| self.0 & (1 << family.code()) != 0)
     }
 }
 
@@ -108,8 +117,10 @@ mod tests {
     #[test]
     fn codes_come_back() {
         for family in Family::ALL {
-            assert_eq!(Family::from_code(family.code()), Some(family));
+            let set = Families::from_code(1 << family.code());
+            assert_eq!(set.iter().collect::<Vec<_>>(), [family]);
         }
-        assert_eq!(Family::from_code(0), None);
+        assert_eq!(Families::from_code(0).iter().count(), 0);
+        assert!(Families::from_code(0).is_empty());
     }
 }

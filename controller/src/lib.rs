@@ -6,12 +6,14 @@
 //! [`services`]. [`serve`] is all of it.
 
 pub mod args;
-mod clock;
 mod controller;
 mod family;
+pub mod faults;
 mod identities;
 mod ledger;
+mod outside;
 mod page;
+mod parts;
 mod query;
 mod reason;
 mod services;
@@ -21,5 +23,7 @@ mod status;
 mod sync;
 
 pub use controller::{Config, Controller, ServeError, serve};
-pub use ledger::LedgerError;
+pub use ledger::{Batch, Ledger, LedgerError, Merged, StreamKey};
+pub use outside::{Blocking, Outside, World};
+pub use parts::Parts;
 pub use reason::DOMAIN;

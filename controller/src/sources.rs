@@ -2,6 +2,7 @@
 
 pub(crate) mod files;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -52,11 +53,37 @@ pub(crate) struct Loader {
     state: Arc<State>,
     /// What was tried last.
     tried: Mutex<Option<Vec<GoodFile>>>,
+    parsed: Mutex<Parsed>,
+}
+
+/// What each file says, as it was when it was parsed last: a change is of few files, and parsing
+/// takes most of the time.
+#[derive(Debug, Default)]
+struct Parsed(BTreeMap<String, (String, Vec<Document>)>);
+
+impl Parsed {
+    /// Every object of the files, or all that is wrong with how they are written.
+    fn documents(&mut self, files: &[GoodFile]) -> Result<Vec<Document>, Problems> {
+        let mut before = std::mem::take(&mut self.0);
+        let mut problems = Vec::new();
+        for GoodFile { name, content } in files {
+            let known = before.remove(name).filter(|(known, _)| known == content);
+            match known.map_or_else(|| Document::parse_all(name, content), |(_, said)| Ok(said)) {
+                Ok(said) => drop(self.0.insert(name.clone(), (content.clone(), said))),
+                Err(wrong) => problems.extend(wrong.0),
+            }
+        }
+        if problems.is_empty() {
+            Ok(self.0.values().flat_map(|(_, said)| said.iter().cloned()).collect())
+        } else {
+            Err(Problems(problems))
+        }
+    }
 }
 
 impl Loader {
     pub(crate) fn new(directory: Directory, ledger: Arc<Ledger>, state: Arc<State>) -> Self {
-        Self { directory, ledger, state, tried: Mutex::default() }
+        Self { directory, ledger, state, tried: Mutex::default(), parsed: Mutex::default() }
     }
 
     pub(crate) fn directory(&self) -> &Directory {
@@ -142,7 +169,8 @@ impl Loader {
     }
 
     fn take(&self, files: &[GoodFile]) -> Result<Vec<String>, LoadError> {
-        let catalogue = catalogue(files).map_err(LoadError::Wrong)?;
+        let said = self.parsed.lock().unwrap_or_else(PoisonError::into_inner).documents(files);
+        let catalogue = said.and_then(|said| Catalogue::build(&said)).map_err(LoadError::Wrong)?;
         self.state.set_catalogue(&catalogue)?;
         self.ledger.remember_files(files)?;
         Ok(catalogue.warnings.iter().map(ToString::to_string).collect())
@@ -156,13 +184,5 @@ fn catalogue(files: &[GoodFile]) -> Result<Catalogue, Problems> {
 
 /// Every object of the files, or all that is wrong with how they are written.
 fn documents(files: &[GoodFile]) -> Result<Vec<Document>, Problems> {
-    let mut documents = Vec::new();
-    let mut problems = Vec::new();
-    for file in files {
-        match Document::parse_all(&file.name, &file.content) {
-            Ok(of_file) => documents.extend(of_file),
-            Err(wrong) => problems.extend(wrong.0),
-        }
-    }
-    if problems.is_empty() { Ok(documents) } else { Err(Problems(problems)) }
+    Parsed::default().documents(files)
 }

@@ -8,6 +8,7 @@ use bulkhead_api::Catalogue;
 use bulkhead_core::{AddressBlock, VirtualCluster, VirtualClusterName};
 use tokio::sync::watch;
 
+use crate::faults::{self, Point};
 use crate::ledger::{Ledger, LedgerError};
 
 /// Everything that agents must know, of one generation.
@@ -116,6 +117,7 @@ impl State {
             return Ok(());
         }
         next.generation = self.ledger.next_generation()?;
+        faults::pass(Point::GenerationCounted);
         tracing::info!(
             generation = next.generation,
             virtual_clusters = next.virtual_clusters.len(),

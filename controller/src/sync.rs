@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::ledger::Ledger;
+use crate::outside::Outside;
 use crate::state::State;
 use crate::status::Nodes;
 use session::Session;
@@ -26,6 +27,7 @@ pub(crate) struct Sync {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) state: Arc<State>,
     pub(crate) nodes: Arc<Nodes>,
+    pub(crate) outside: Arc<dyn Outside>,
     /// Becomes true when the controller ends.
     pub(crate) ending: watch::Receiver<bool>,
 }

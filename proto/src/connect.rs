@@ -1,8 +1,10 @@
 //! Client channels to an [`Endpoint`].
 
+use std::io;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tonic::transport::Channel;
 
@@ -23,20 +25,30 @@ pub struct ConnectError {
 
 /// A channel that is connected; it connects again by itself when the connection breaks.
 pub async fn connect(endpoint: &Endpoint) -> Result<Channel, ConnectError> {
-    let refused = |source| ConnectError { endpoint: endpoint.clone(), source };
-    let transport = transport(endpoint).map_err(refused)?;
-    match endpoint.path() {
-        Some(path) => {
-            let path = path.to_owned();
-            let open = tower::service_fn(move |_| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            });
-            transport.connect_with_connector(open).await
-        }
-        None => transport.connect().await,
+    if let Some(path) = endpoint.path() {
+        let path = path.to_owned();
+        return connect_over(endpoint, move || UnixStream::connect(path.clone())).await;
     }
-    .map_err(refused)
+    let refused = |source| ConnectError { endpoint: endpoint.clone(), source };
+    transport(endpoint).map_err(refused)?.connect().await.map_err(refused)
+}
+
+/// The same over byte streams that `open` makes, for who brings a network of its own. `endpoint`
+/// is what it is called.
+pub async fn connect_over<S, F>(
+    endpoint: &Endpoint,
+    open: impl Fn() -> F + Send + 'static,
+) -> Result<Channel, ConnectError>
+where
+    F: Future<Output = io::Result<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let refused = |source| ConnectError { endpoint: endpoint.clone(), source };
+    let open = tower::service_fn(move |_| {
+        let opening = open();
+        async move { opening.await.map(TokioIo::new) }
+    });
+    transport(endpoint).map_err(refused)?.connect_with_connector(open).await.map_err(refused)
 }
 
 /// What HTTP/2 needs to know; a unix socket has no authority, so it gets a fixed one.

@@ -5,21 +5,21 @@
 //! counters. Nothing here reads Bulkhead's own maps; what Bulkhead says is read the way an
 //! operator reads it, with `bulkheadctl`.
 
-mod agent;
-mod checks;
-mod child;
+pub(crate) mod agent;
+pub(crate) mod checks;
+pub(crate) mod child;
 mod janitor;
-mod ledger;
-mod leftovers;
-mod network;
-mod objects;
-mod operator;
-mod program;
+pub(crate) mod ledger;
+pub(crate) mod leftovers;
+pub(crate) mod network;
+pub(crate) mod objects;
+pub(crate) mod operator;
+pub(crate) mod program;
 mod report;
 mod run;
 mod sabotage;
-mod wait;
-mod world;
+pub(crate) mod wait;
+pub(crate) mod world;
 
 pub use janitor::supervise;
 pub use report::{Outcome, Report, SabotageOutcome, SabotageReport};
@@ -27,5 +27,16 @@ pub use run::{Options, demo, sabotages};
 pub use sabotage::Sabotage;
 pub use world::Only;
 
-/// Begins the name of everything that a demo makes on a machine; its process id follows.
-const PREFIX: &str = "bulkhead-demo-";
+/// Begins the name of everything that this program makes on a machine; its process id follows.
+/// Each program has its own: nobody takes the work of another for what a dead one left behind.
+fn prefix() -> String {
+    format!("bulkhead-{}-", program().trim_start_matches("bh-"))
+}
+
+/// The name of this program, as the kernel knows it.
+fn program() -> String {
+    let own = std::env::current_exe().unwrap_or_default();
+    let name = own.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // One that was replaced while it runs is told as such.
+    name.split(' ').next().unwrap_or_default().to_owned()
+}

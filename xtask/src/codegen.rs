@@ -10,10 +10,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::command::Cmd;
+use crate::kernels;
 use crate::paths;
 
 /// Directories of the work tree that hold nothing but generated files.
 const GENERATED: [&str; 2] = ["deploy/crds", "proto/src/generated"];
+
+/// A generated file among others.
+const PAGE: &str = "docs/kernels.md";
 
 /// Options of the verb.
 #[derive(clap::Args)]
@@ -21,6 +25,14 @@ pub(crate) struct Args {
     /// Only tell whether the committed files are current.
     #[arg(long)]
     pub(crate) check: bool,
+    /// First ask these kernels what they can do, and write down what they answer.
+    #[arg(long, value_enum, value_name = "KERNEL", conflicts_with = "check")]
+    pub(crate) probe: Vec<kernels::Place>,
+}
+
+impl Args {
+    /// Only tell.
+    pub(crate) const CHECK: Self = Self { check: true, probe: Vec::new() };
 }
 
 /// Runs the verb.
@@ -34,6 +46,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .arg(paths::root())
         .arg(&made)
         .step("generate code and CRDs")?;
+    if !args.probe.is_empty() {
+        kernels::renew(&args.probe)?;
+    }
+    write_page(&made.join(PAGE))?;
     let stale = differences(paths::root(), &made)?;
     if args.check {
         if stale.is_empty() {
@@ -49,9 +65,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The page about kernels, from what they have answered.
+fn write_page(to: &Path) -> Result<()> {
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    let page = kernels::render(&kernels::committed()?);
+    fs::write(to, page).with_context(|| format!("write {}", to.display()))
+}
+
 /// Generated files, relative to the root, that are missing, other, or no longer generated.
 fn differences(tree: &Path, made: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = BTreeSet::new();
+    let mut files = BTreeSet::from([PathBuf::from(PAGE)]);
     for dir in GENERATED {
         for root in [tree, made] {
             files.extend(names(&root.join(dir))?.into_iter().map(|name| Path::new(dir).join(name)));

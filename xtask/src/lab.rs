@@ -1,14 +1,17 @@
 //! `cargo xtask lab`: a throw-away Linux node in a virtual machine.
 //!
-//! Kernel 6.12, systemd, unified cgroup v2 with every controller, the BPF LSM, no network, no
-//! swap. The command runs as a systemd service that may build cgroups below itself; `/payload`
-//! holds the caller's files, `/results` comes back, `/scratch` is a disk for I/O limits.
-//! Nothing is mounted, bridged or put into a cgroup on the host.
+//! Unified cgroup v2 with every controller, the BPF LSM, no network, no swap; usually kernel 6.12
+//! and systemd, where the command runs as a service that may build cgroups below itself.
+//! `/payload` holds the caller's files, `/results` comes back, `/scratch` is a disk for I/O
+//! limits. Nothing is mounted, bridged or put into a cgroup on the host.
 
 mod disk;
+mod guest;
 mod image;
 mod initramfs;
+mod libraries;
 mod machine;
+mod modules;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -21,6 +24,7 @@ use anyhow::{Context, Result, bail};
 use crate::paths;
 use crate::progress::Step;
 use crate::setup::{self, Group};
+pub(crate) use guest::Guest;
 use image::Image;
 use machine::{Machine, RunDir};
 
@@ -39,14 +43,20 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum Verb {
-    /// Make the root image, or find it in the cache.
+    /// Make a node's image, or find it in the cache.
     Image {
+        /// Which node, by its kernel.
+        #[arg(long, value_enum, default_value = "6.12")]
+        kernel: Guest,
         /// Make it anew even when it is there.
         #[arg(long)]
         rebuild: bool,
     },
     /// Boot a fresh node, run one command in it, end with the command's status.
     Run {
+        /// Which node, by its kernel.
+        #[arg(long, value_enum, default_value = "6.12")]
+        kernel: Guest,
         /// Seconds after which the node is ended, from its start.
         #[arg(long, default_value_t = 300)]
         timeout: u64,
@@ -67,6 +77,8 @@ enum Verb {
 
 /// One command to run in a fresh node.
 pub(crate) struct LabRun<'a> {
+    /// The kind of node.
+    pub(crate) guest: Guest,
     /// The directory that the node sees, read-only, as `/payload`.
     pub(crate) payload: &'a Path,
     /// The command; it starts in `/payload`, and what it prints is passed on as it comes.
@@ -101,11 +113,11 @@ pub(crate) struct LabOutcome {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(&[Group::Lab], false)?;
     match &args.verb {
-        Verb::Image { rebuild } => {
-            println!("{}", Image::get(*rebuild)?.dir().display());
+        Verb::Image { kernel, rebuild } => {
+            println!("{}", Image::get(*kernel, *rebuild)?.dir().display());
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Run { timeout, memory, payload, results, command } => {
+        Verb::Run { kernel, timeout, memory, payload, results, command } => {
             let nothing = paths::target().join("lab/nothing");
             let default_results = paths::target().join("lab/results");
             fs::create_dir_all(&nothing).context("create an empty payload")?;
@@ -113,6 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 fs::remove_dir_all(&default_results).context("clear the last run's results")?;
             }
             let outcome = boot_and_run(&LabRun {
+                guest: *kernel,
                 payload: payload.as_deref().unwrap_or(&nothing),
                 command,
                 results: results.as_deref().unwrap_or(&default_results),
@@ -136,7 +149,7 @@ pub(crate) fn boot_and_run(request: &LabRun<'_>) -> Result<LabOutcome> {
     make_empty(request.results)?;
     let payload = std::path::absolute(request.payload)
         .with_context(|| format!("{} is not a path", request.payload.display()))?;
-    let image = Image::get(false)?;
+    let image = Image::get(request.guest, false)?;
     let files = RunDir::create(&directory()?)?;
     let booting = Step::begin("Booting the lab's node");
     let machine = Machine::start(&image, &files, &payload, request.command, request.memory_mib)?;

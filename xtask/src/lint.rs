@@ -17,6 +17,9 @@ use crate::setup::{self, Group};
 /// A committed image and not a git revision: a shallow or a fresh clone has none to compare with.
 const BASELINE: &str = "proto/baseline.txtpb";
 
+/// The fuzz targets, a workspace of their own.
+const FUZZ: &str = "tests/fuzz/Cargo.toml";
+
 /// Seconds that fetching the database of advisories may take.
 const FETCH_SECONDS: &str = "60";
 
@@ -43,6 +46,7 @@ type Check = (&'static str, fn() -> Result<Verdict>);
 const CHECKS: &[Check] = &[
     ("formatting", formatting),
     ("formatting of the kernel programs", formatting_of_ebpf),
+    ("formatting of the fuzz targets", formatting_of_fuzz),
     ("gRPC contract: style", contract_style),
     ("gRPC contract: nothing published is broken", contract_kept),
     ("licences, banned crates, sources", crates),
@@ -89,6 +93,10 @@ fn formatting_of_ebpf() -> Result<Verdict> {
     passed(cargo("check formatting").args(only))
 }
 
+fn formatting_of_fuzz() -> Result<Verdict> {
+    passed(cargo("check formatting").args(["fmt", "--check", "--manifest-path", FUZZ]))
+}
+
 fn contract_style() -> Result<Verdict> {
     passed(buf("check the style of the gRPC contract")?.args(["lint", "proto"]))
 }
@@ -103,7 +111,7 @@ fn contract_kept() -> Result<Verdict> {
 
 fn crates() -> Result<Verdict> {
     let checks = ["check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
-    for manifest in ["Cargo.toml", "ebpf/Cargo.toml"] {
+    for manifest in ["Cargo.toml", "ebpf/Cargo.toml", FUZZ] {
         deny(manifest)?.args(checks).show()?;
     }
     Ok(Verdict::Passed)
@@ -116,14 +124,14 @@ fn advisories() -> Result<Verdict> {
         let reason = error.trim_end().lines().last().unwrap_or_default().trim();
         return Ok(Verdict::LeftOut(format!("their database cannot be fetched here ({reason})")));
     }
-    for manifest in ["Cargo.toml", "ebpf/Cargo.toml"] {
+    for manifest in ["Cargo.toml", "ebpf/Cargo.toml", FUZZ] {
         deny(manifest)?.args(["check", "--disable-fetch", "advisories"]).show()?;
     }
     Ok(Verdict::Passed)
 }
 
 fn generated() -> Result<Verdict> {
-    codegen::run(&codegen::Args { check: true }).map(|()| Verdict::Passed)
+    codegen::run(&codegen::Args::CHECK).map(|()| Verdict::Passed)
 }
 
 fn clippy() -> Result<Verdict> {

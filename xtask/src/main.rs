@@ -1,9 +1,12 @@
 //! The project's own build tool: `cargo xtask VERB`. One verb, one file.
 
+mod bench;
 mod build_ebpf;
 mod codegen;
 mod command;
 mod demo;
+mod fuzz;
+mod kernels;
 mod lab;
 mod lint;
 mod paths;
@@ -35,8 +38,12 @@ enum Verb {
     Lint(lint::Args),
     /// Run every test that this kind of machine must run.
     Test(test::Args),
+    /// Give arbitrary input, led by coverage, to everything that reads what others wrote.
+    Fuzz(fuzz::Args),
     /// Show the whole system at work, and check what it promises.
     Demo(demo::Args),
+    /// Measure what it costs, each time beside a peer in the same run.
+    Bench(bench::Args),
     /// A throw-away Linux node in a virtual machine.
     Lab(lab::Args),
 }
@@ -48,7 +55,9 @@ fn main() -> ExitCode {
         Verb::Codegen(args) => codegen::run(&args),
         Verb::Lint(args) => lint::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Lab(args) => return lab::run(&args).unwrap_or_else(|error| fail(&error)),
     };
     done.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that this kind of machine must run, each stage with its time.
 
+pub(crate) mod faults;
 mod kernel;
 mod libtest;
 mod must_run;
@@ -20,6 +21,8 @@ use crate::command::Cmd;
 use crate::demo::alone;
 use crate::demo::artifacts::{self, Artifacts};
 use crate::demo::place;
+use crate::fuzz;
+use crate::lab::Guest;
 use crate::paths;
 use crate::setup::{self, Group};
 use kernel::KernelTests;
@@ -28,7 +31,10 @@ use stage::Output;
 use summary::{Summary, Tally};
 
 /// Turns on the tests that need a kernel; everywhere the same, so that nothing is built twice.
-const FEATURES: [&str; 2] = ["--features", "bulkhead-tests/kernel"];
+const FEATURES: [&str; 2] = [
+    "--features",
+    "bulkhead-tests/kernel,bulkhead-agent/fault-points,bulkhead-controller/fault-points",
+];
 
 /// Limits of stages.
 const UNIT_TIMEOUT: Duration = Duration::from_mins(10);
@@ -40,9 +46,24 @@ pub(crate) struct Args {
     /// Leave out what needs the virtual machine: its kernel tests, the demo, every sabotage.
     #[arg(long)]
     quick: bool,
+    /// How many of the fault histories.
+    #[arg(long, value_enum, default_value_t = faults::Extent::Short)]
+    faults: faults::Extent,
+    /// Which kernels the virtual machines have.
+    #[arg(long, value_enum, default_value = "usual", conflicts_with = "quick")]
+    kernels: Kernels,
     /// Do not ask before adding a missing tool to this machine.
     #[arg(long, short)]
     yes: bool,
+}
+
+/// Sets of kernels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Kernels {
+    /// Those of Debian's releases: 6.1 and 6.12.
+    Usual,
+    /// Also Debian's next, which changes daily.
+    All,
 }
 
 /// Runs the verb.
@@ -55,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         &[Group::Bpf, Group::Test, Group::Lab]
     };
     if summary.step("setup", || setup::ensure(groups, args.yes))
-        && summary.step("build-ebpf", || build_ebpf::run(&build_ebpf::Args {}))
+        && summary.step("build-ebpf", || build_ebpf::run(&build_ebpf::Args::OURS))
         && let Some(artifacts) = summary.value("build", build)
     {
         run_all(args, &artifacts, &mut summary);
@@ -71,9 +92,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Every stage runs, also after one has failed: one round shows all there is to mend.
 fn run_all(args: &Args, artifacts: &Artifacts, summary: &mut Summary) {
     let host = host();
-    summary.step("generated files", || codegen::run(&codegen::Args { check: true }));
+    summary.step("generated files", || codegen::run(&codegen::Args::CHECK));
     summary.stage("unit and property tests", &host, unit);
     summary.stage("examples in the documentation", &host, documentation);
+    summary.stage("fuzzing", &host, || {
+        fuzz::short(&logs()).map(|(passed, problems)| Tally { passed, problems })
+    });
     let Some((tests, lists)) = summary.value("lists of what must run", || {
         let (tests, lists) = (KernelTests::of(artifacts)?, Lists::read()?);
         Ok((tests, lists))
@@ -90,13 +114,26 @@ fn run_all(args: &Args, artifacts: &Artifacts, summary: &mut Summary) {
         let hybrid = place::lacking()?.is_some();
         tests.run_here(&lists.on_host(hybrid), &logs())
     });
+    summary.stage("what this kernel can do", &host, || kernel::features_here(artifacts));
     if args.quick {
         summary.leave_out(lists.vm.len(), "kernel tests in the virtual machine (--quick)");
+        summary.leave_out(lists.oldest.len(), "kernel tests on kernel 6.1 (--quick)");
         summary.leave_out(2, "the demo and its sabotages (--quick)");
+        summary.leave_out(1, "the fault histories (--quick)");
         return;
     }
     shown::here(artifacts, &logs(), &host, summary);
-    vm::run(artifacts, &tests, &lists.vm, &logs(), summary);
+    faults::run(artifacts, args.faults, &logs(), &host, summary);
+    let oldest = vm::Plan { guest: Guest::Oldest, wanted: &lists.oldest, shows: false };
+    let usual = vm::Plan { guest: Guest::Usual, wanted: &lists.vm, shows: true };
+    let newest = vm::Plan { guest: Guest::Newest, ..usual };
+    let plans: &[vm::Plan<'_>] = match args.kernels {
+        Kernels::Usual => &[oldest, usual],
+        Kernels::All => &[oldest, usual, newest],
+    };
+    for plan in plans {
+        vm::run(artifacts, &tests, plan, &logs(), summary);
+    }
 }
 
 /// Where logs go.

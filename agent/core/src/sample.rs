@@ -117,8 +117,9 @@ pub struct PidsCounters {
     pub current: u64,
     /// pids.peak; `None` before kernel 6.1
     pub peak: Option<u64>,
-    /// max of pids.events
-    pub refused: u64,
+    /// max of pids.events; `None` where the kernel counts it in the cgroup of whoever forked
+    /// (before 6.11), and that may be one below
+    pub refused: Option<u64>,
 }
 
 /// Totals of PSI files (Documentation/accounting/psi.rst) × 1,000. `None`: no such line.

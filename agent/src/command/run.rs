@@ -4,26 +4,30 @@
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::num::NonZeroU64;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bulkhead_core::{Degradation, Fact, Integrals};
 use bulkhead_proto::v1;
 use tokio::sync::watch;
 
 use crate::args::{Places, RunArgs};
-use crate::cycle::{Cycle, Settings};
+use crate::clock::Now;
+use crate::cycle::Settings;
 use crate::edge::{self, Edge};
 use crate::journal::{Journal, Limits, Recovered};
+use crate::kernel::bpf::usage::{Field, Level, UsageIterator};
 use crate::kernel::bpf::{Bpf, BpfOptions, Capacities};
+use crate::kernel::cgroup::{CgroupTree, Sampler};
 use crate::kernel::delegate::Root;
 use crate::kernel::linux::LinuxKernel;
 use crate::kernel::probe::{Files, Probe};
 use crate::kernel::seam::Kernel;
-use crate::owner::{self, Event, Reports};
-use crate::{checkpoint, snapshot_cache, status};
+use crate::owner::{self, Event, Owner, Reports};
+use crate::status;
 
 /// Name of the journal's directory in the state directory.
 const JOURNAL: &str = "journal";
@@ -52,18 +56,6 @@ pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
             .get()
             .saturating_mul(LONGEST_GAP_SAMPLES),
     };
-    let integrals = integrals(&boot_id, &recovered);
-    let mut cycle = Cycle::new(kernel, journal, settings, integrals);
-    cycle.note(conditions(&recovered));
-    let snapshot_file = args.state_dir.join(SNAPSHOT);
-    match snapshot_cache::load(&snapshot_file) {
-        Ok(Some(snapshot)) => cycle.learn(Fact::Snapshot(snapshot)),
-        Ok(None) => {
-            tracing::info!("nothing is known of virtual clusters until the controller says");
-        }
-        Err(error) => tracing::error!(%error, "what the controller said last cannot be read"),
-    }
-
     let (events, inbox) = mpsc::channel();
     let (to_status, status) = watch::channel(v1::NodeStatus::default());
     let (to_facts, facts) = watch::channel(found);
@@ -71,14 +63,15 @@ pub fn run(places: &Places, args: &RunArgs) -> Result<ExitCode> {
         node: node.clone(),
         boot_id,
         kernel_release: probe.kernel_release,
-        snapshot_file,
+        snapshot_file: args.state_dir.join(SNAPSHOT),
         status: to_status,
         facts: to_facts,
     };
+    let owner = Owner::resume(kernel, (journal, &recovered), settings, reports);
     let interval = args.sample_interval;
     let owner = std::thread::Builder::new()
         .name("kernel".to_owned())
-        .spawn(move || owner::run(cycle, &inbox, &reports, interval))
+        .spawn(move || owner::run(owner, &inbox, interval))
         .context("start the thread that owns the kernel")?;
     let edge = Edge {
         node,
@@ -134,7 +127,27 @@ fn open_journal(args: &RunArgs, boot_id: &str) -> Result<(Journal, Recovered)> {
         max_bytes: args.journal_mib.get().saturating_mul(1 << 20),
         segment_bytes: SEGMENT_BYTES.min(args.journal_mib.get().saturating_mul(1 << 18)),
     };
+    #[cfg(feature = "fault-points")]
+    let limits = {
+        let max_bytes = crate::faults::number("BULKHEAD_JOURNAL_BYTES", limits.max_bytes);
+        Limits { max_bytes, segment_bytes: limits.segment_bytes.min(max_bytes / 4) }
+    };
     Journal::open(&directory, limits, boot_id).context("open the journal")
+}
+
+/// Usage comes from the cgroup iterator where the kernel has it, and else from files.
+fn sampler(tree: &CgroupTree, object: &Path) -> Sampler {
+    let level = Level::Only(tree.virtual_cluster_level());
+    let iterator = UsageIterator::open(object, tree.as_fd(), level, &Field::ALL);
+    if let Ok(iterator) = &iterator {
+        let missing = iterator.missing();
+        tracing::info!(?missing, "usage comes from the cgroup iterator");
+    }
+    let sampler = Sampler::new(iterator);
+    if let Some(why) = sampler.why_files() {
+        tracing::warn!(why, "usage comes from files");
+    }
+    sampler
 }
 
 fn open_kernel(places: &Places, args: &RunArgs, probe: &Probe) -> Result<LinuxKernel> {
@@ -154,36 +167,16 @@ fn open_kernel(places: &Places, args: &RunArgs, probe: &Probe) -> Result<LinuxKe
         created = ?opened.created,
         "tables are open"
     );
-    Ok(LinuxKernel::new(tree, bpf, probe.clone()))
+    let sampler = sampler(&tree, &args.bpf_object);
+    Ok(LinuxKernel::new(tree, bpf, probe.clone()).sampling_with(sampler))
 }
 
 /// Nanoseconds since the Unix epoch.
 fn started() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(1, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+    Now::read().at.0.max(1)
 }
 
 fn nanoseconds(time: Duration) -> NonZeroU64 {
     let nanoseconds = u64::try_from(time.as_nanos()).ok().and_then(NonZeroU64::new);
     nanoseconds.unwrap_or(NonZeroU64::MIN)
-}
-
-/// What accounting carries over, where there is something to carry.
-fn integrals(boot_id: &str, recovered: &Recovered) -> Integrals {
-    let Some(bytes) = &recovered.checkpoint else {
-        return Integrals::default();
-    };
-    checkpoint::decode(boot_id, bytes).unwrap_or_else(|error| {
-        tracing::error!(%error, "time integrals begin again");
-        Integrals::default()
-    })
-}
-
-/// What opening the journal found and an operator must know.
-fn conditions(recovered: &Recovered) -> Vec<Degradation> {
-    if let Some(tail) = &recovered.truncated {
-        tracing::warn!(%tail, "a crash had cut the journal");
-    }
-    let degradation = |message| Degradation { subject: "journal".to_owned(), message };
-    recovered.conditions().into_iter().map(degradation).collect()
 }

@@ -274,6 +274,7 @@ fn the_owner_ends_when_only_a_restart_can_mend() {
         facts: tokio::sync::watch::channel(bulkhead_proto::v1::NodeFacts::default()).0,
     };
     // Returns although nobody told it to end: `_events` is still there.
-    crate::owner::run(rig.cycle, &inbox, &reports, std::time::Duration::from_secs(59));
+    let owner = crate::owner::Owner::new(rig.cycle, reports);
+    crate::owner::run(owner, &inbox, std::time::Duration::from_secs(59));
     assert!(seen.borrow().reasons.iter().any(|reason| reason.message.contains("pins")));
 }

@@ -15,6 +15,7 @@ use super::recover::link_aside;
 use super::segment::Segment;
 use super::storage::Replacement;
 use super::writer::{Journal, size};
+use crate::faults::{Point, reach};
 
 /// Coarsening must leave this part of the limit free, so that it is not needed again at once.
 const ROOM: u64 = 8;
@@ -122,7 +123,8 @@ impl Journal {
             state.coarsened += dropped;
         }
         for old in run.iter().skip(1) {
-            fs::remove_file(&old.path)
+            reach(Point::JournalCoarsened)
+                .and_then(|()| fs::remove_file(&old.path))
                 .map_err(|source| JournalError::system("remove", &old.path, source))?;
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bulkhead_proto::v1::UsageBatch;
 use prost::Message;
 
-use super::format::{Kind, Piece, RECORDS_AT, Record, Scan};
+use super::format::{Kind, LAST_SEQUENCE, Piece, RECORDS_AT, Record, Scan};
 
 /// Where a usage batch is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +74,9 @@ impl Contents {
         last: &mut u64,
         each: &mut impl FnMut(&UsageBatch),
     ) -> bool {
+        if record.sequence > LAST_SEQUENCE {
+            return false;
+        }
         match record.kind {
             Kind::Checkpoint => {
                 self.checkpoint = Some(range.end - record.payload.len()..range.end);

@@ -33,6 +33,17 @@ pub enum JournalError {
         /// Its limit.
         max_bytes: u64,
     },
+    /// Numbers would be given that no ledger can keep.
+    #[error(
+        "journal {directory} would go on behind number {last}, the last that there is; it or the \
+         controller's ledger is damaged: move the directory aside, the agent begins another"
+    )]
+    OutOfNumbers {
+        /// The journal.
+        directory: PathBuf,
+        /// The last number.
+        last: u64,
+    },
     /// The system refused something else.
     #[error("{operation} {path}")]
     System {

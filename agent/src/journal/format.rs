@@ -27,6 +27,9 @@ pub(super) const RECORDS_AT: usize = 2 * HEADER_BYTES;
 pub(super) const RECORD_HEADER_BYTES: usize = 20;
 /// Longest payload in bytes; a longer length is damage.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 16 << 20;
+/// The highest number that a batch can have: what the controller's ledger can keep. Nothing
+/// counts so far, so a higher one is damage, and one more than it still fits.
+pub(super) const LAST_SEQUENCE: u64 = i64::MAX.unsigned_abs();
 /// Longest boot id in bytes; the kernel's has 36.
 pub(super) const MAX_BOOT_BYTES: usize = 40;
 
@@ -113,12 +116,13 @@ impl Header {
         if u32_at(copy, CRC_AT)? != crc32c::crc32c(&copy[..CRC_AT]) {
             return None;
         }
+        let covers = u64_at(copy, 40).filter(|covers| *covers <= LAST_SEQUENCE)?;
         let boot = copy.get(56..56 + MAX_BOOT_BYTES)?;
         let length = boot.iter().position(|byte| *byte == 0).unwrap_or(MAX_BOOT_BYTES);
         Some(Self {
             journal: Uuid::from_slice(copy.get(16..32)?).ok()?,
             base: u64_at(copy, 32)?,
-            covers: u64_at(copy, 40)?,
+            covers,
             coarsened: u64_at(copy, 48)?,
             boot: str::from_utf8(&boot[..length]).ok()?.to_owned(),
         })

@@ -44,9 +44,11 @@ impl Journal {
         let found = recover(&*storage, directory, boot)?;
         let id = found.segments.first().map_or_else(Uuid::new_v4, |first| first.header.journal);
         let last = Sequence(found.highest);
+        // What damage took out of the last segment may be known from one that is removed below.
+        let mended = found.truncated.is_some() || !found.damaged.is_empty();
         let must_rotate = found.segments.last().is_none_or(|active| {
             let numbers_jump = active.last().unwrap_or(active.header.base - 1) < found.highest;
-            active.header.boot != boot || numbers_jump
+            active.header.boot != boot || numbers_jump || mended
         });
         let recovered = Recovered {
             journal_id: id,
@@ -78,20 +80,19 @@ impl Journal {
         Ok((journal, recovered))
     }
 
-    /// After recovery: removes what was acknowledged, and begins a segment where there is none,
-    /// where the last is of another boot, or where numbers go on with a gap, so that the gap is
-    /// remembered. A full disk is no reason not to open: the segment is tried again with the
-    /// next append.
+    /// After recovery: begins a segment where there is none, where the last is of another boot or
+    /// was mended, or where numbers go on with a gap, so that all of this is remembered; then
+    /// removes what was acknowledged. A full disk is no reason not to open: the segment is tried
+    /// again with the next append.
     fn settle(&mut self) -> Result<(), JournalError> {
-        let acknowledged = self.shared.state().acknowledged;
-        self.remove_acknowledged(acknowledged)?;
         if self.must_rotate {
             match self.rotate() {
                 Err(JournalError::DiskFull { .. }) | Ok(()) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        let acknowledged = self.shared.state().acknowledged;
+        self.remove_acknowledged(acknowledged)
     }
 }
 

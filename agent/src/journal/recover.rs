@@ -60,7 +60,7 @@ pub(super) fn recover(
     for path in unfinished {
         remove(&path)?;
     }
-    let mut covered = 0;
+    let (mut covered, mut most_covered) = (0, 0);
     let last = candidates.last().map_or(0, |candidate| candidate.base);
     for candidate in candidates {
         if candidate.base <= covered {
@@ -69,11 +69,13 @@ pub(super) fn recover(
             continue;
         }
         covered = candidate.header.as_ref().map_or(covered, |(header, _)| header.covers);
+        most_covered = covered.max(most_covered);
         let is_last = candidate.base == last;
         found.highest = found.highest.max(candidate.base - 1);
         take(storage, &mut found, candidate, boot, is_last)?;
     }
-    found.highest = found.highest.max(found.acknowledged);
+    // A segment with a number up to there would be taken for one that is done with.
+    found.highest = found.highest.max(found.acknowledged).max(most_covered);
     Ok(found)
 }
 

@@ -22,6 +22,7 @@ impl Journal {
     pub fn continue_after(&mut self, sequence: Sequence) -> Result<(), JournalError> {
         let last = self.last();
         if sequence > last {
+            self.can_give(sequence.0.saturating_add(1))?;
             let after = self.reader().acknowledged();
             self.renumbering = Some(Renumbering { after, last });
             self.next = sequence.0 + 1;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Sequence;
 use super::contents::Entry;
-use super::format::Header;
+use super::format::{Header, LAST_SEQUENCE};
 
 /// End of the name of a segment.
 pub(super) const SUFFIX: &str = ".segment";
@@ -74,7 +74,7 @@ pub(super) fn name(base: u64) -> String {
 /// The base in the name of a segment; `None`: not such a name.
 pub(super) fn base_of(path: &Path) -> Option<u64> {
     let base = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
-    base.parse().ok().filter(|number| base.len() == 20 && *number > 0)
+    base.parse().ok().filter(|number| base.len() == 20 && (1..=LAST_SEQUENCE).contains(number))
 }
 
 /// What the writer and its readers share.

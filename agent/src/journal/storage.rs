@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::faults::{self, Point, reach};
+
 /// End of the name of a file that is not complete yet.
 pub(crate) const UNFINISHED: &str = ".tmp";
 
@@ -27,19 +29,25 @@ pub(crate) struct Disk;
 
 impl Storage for Disk {
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        file.write_all_at(bytes, offset)
+        reach(Point::DiskWrite)?;
+        file.write_all_at(bytes, offset)?;
+        reach(Point::DiskWritten)
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+        file.sync_data()?;
+        reach(Point::DiskSynced)
     }
 
     fn sync_directory_of(&self, path: &Path) -> io::Result<()> {
-        sync_directory_of(path)
+        sync_directory_of(path)?;
+        reach(Point::DiskDirectorySynced)
     }
 
     fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
-        file.set_len(length)
+        reach(Point::DiskTruncate)?;
+        file.set_len(length)?;
+        reach(Point::DiskTruncated)
     }
 }
 
@@ -67,6 +75,7 @@ impl<'a> Replacement<'a> {
             .truncate(true)
             .mode(0o600)
             .open(&unfinished)?;
+        faults::pass(Point::DiskBegun);
         Ok(Self { storage, path: path.to_owned(), unfinished, file: Some(file), length: 0 })
     }
 
@@ -91,7 +100,9 @@ impl<'a> Replacement<'a> {
         let placed = self
             .storage
             .sync(&file)
+            .and_then(|()| reach(Point::DiskRename))
             .and_then(|()| fs::rename(&self.unfinished, &self.path))
+            .and_then(|()| reach(Point::DiskRenamed))
             .and_then(|()| self.storage.sync_directory_of(&self.path));
         if placed.is_err() {
             let _ = fs::remove_file(&self.unfinished);

@@ -11,13 +11,14 @@ use prost::Message;
 
 use super::contents::Entry;
 use super::error::JournalError;
-use super::format::{Header, Kind, RECORDS_AT, Record};
+use super::format::{Header, Kind, LAST_SEQUENCE, RECORDS_AT, Record};
 use super::latest::message;
 use super::reader::Reader;
 use super::renumber::Renumbering;
 use super::segment::{Segment, Shared, name};
 use super::storage::{Replacement, Storage};
 use super::{Limits, Sequence};
+use crate::faults::{Point, reach};
 
 /// An append is split into batches of about this many bytes, so that each fits into one message
 /// of the stream to the controller.
@@ -132,6 +133,14 @@ impl Journal {
         self.remove_acknowledged(sequence.0)
     }
 
+    /// Whether a batch can have that number.
+    pub(super) fn can_give(&self, sequence: u64) -> Result<(), JournalError> {
+        if sequence <= LAST_SEQUENCE {
+            return Ok(());
+        }
+        Err(JournalError::OutOfNumbers { directory: self.directory.clone(), last: LAST_SEQUENCE })
+    }
+
     pub(super) fn append_messages(
         &mut self,
         records: Vec<v1::UsageRecord>,
@@ -145,6 +154,7 @@ impl Journal {
             writing.add_batch(&UsageBatch { sequence, records })?;
         }
         let last = writing.entries.last().map_or(self.next - 1, |entry| entry.sequence);
+        self.can_give(last)?;
         if let Some(checkpoint) = checkpoint {
             writing.add(Kind::Checkpoint, last, checkpoint)?;
         }
@@ -226,6 +236,7 @@ impl Journal {
 
     /// Begins a new segment, which carries on what the others may be removed without.
     pub(super) fn rotate(&mut self) -> Result<(), JournalError> {
+        self.can_give(self.next)?;
         let header = Header {
             journal: self.shared.id,
             base: self.next,
@@ -266,7 +277,9 @@ impl Journal {
         self.exhausted &= removed.is_empty();
         for segment in removed {
             // If this fails, or a crash undoes it, it is done when the journal is opened again.
-            fs::remove_file(&segment.path)
+            reach(Point::JournalRemove)
+                .and_then(|()| fs::remove_file(&segment.path))
+                .and_then(|()| reach(Point::JournalRemoved))
                 .map_err(|source| JournalError::system("remove", &segment.path, source))?;
         }
         Ok(())

@@ -14,7 +14,7 @@ use bulkhead_core::{
 };
 
 use super::bpf::{Bpf, BpfError, Foreign};
-use super::cgroup::{CgroupError, CgroupTree, EmptyLeaves, Sampler};
+use super::cgroup::{CgroupError, CgroupTree, EmptyLeaves, Observer, Sampler};
 use super::probe::{Probe, host_addresses};
 use super::seam::{Kernel, KernelError};
 use super::sockets;
@@ -29,6 +29,7 @@ const LEAF_GRACE: Duration = Duration::from_secs(10);
 pub struct LinuxKernel {
     tree: CgroupTree,
     sampler: Sampler,
+    observer: Observer,
     leaves: EmptyLeaves,
     bpf: Bpf,
     probe: Probe,
@@ -49,7 +50,14 @@ impl LinuxKernel {
         for (controller, reason) in tree.enable(&BTreeSet::from(Controller::ALL)) {
             tracing::warn!(%controller, reason, "a controller is not to be had");
         }
-        Self { tree, sampler: Sampler::default(), leaves: EmptyLeaves::default(), bpf, probe }
+        let (sampler, observer) = (Sampler::default(), Observer::default());
+        Self { tree, sampler, observer, leaves: EmptyLeaves::default(), bpf, probe }
+    }
+
+    /// Reads usage in another way than from files alone.
+    #[must_use]
+    pub fn sampling_with(self, sampler: Sampler) -> Self {
+        Self { sampler, ..self }
     }
 
     fn id(&self, name: &VirtualClusterName) -> Result<u64, KernelError> {
@@ -208,7 +216,8 @@ impl Kernel for LinuxKernel {
 
     fn observe(&mut self) -> Result<Observed, KernelError> {
         self.must_be_whole()?;
-        let seen = self.tree.observe().map_err(|error| cgroup(&error))?;
+        let seen = self.observer.observe(&self.tree, self.sampler.iterator());
+        let seen = seen.map_err(|error| cgroup(&error))?;
         let now = Duration::from_nanos(Now::read().since_boot_nanoseconds);
         let swept = self.leaves.sweep(&self.tree, &seen, now, LEAF_GRACE);
         for leaf in swept.map_err(|error| cgroup(&error))? {

@@ -81,7 +81,7 @@ pub enum Disorder {
 
 /// What a chunk led to.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Progress {
+pub enum Progress {
     /// More chunks must come.
     Incomplete,
     /// The snapshot, and the chunks that it came in.
@@ -92,7 +92,7 @@ pub(super) enum Progress {
 
 /// Collects the chunks of one stream.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Assembler {
+pub struct Assembler {
     unfinished: Vec<v1::SnapshotChunk>,
     bytes: usize,
     /// Generation of the last that was complete.
@@ -101,7 +101,7 @@ pub(super) struct Assembler {
 
 impl Assembler {
     /// Takes in a chunk.
-    pub(super) fn push(&mut self, chunk: v1::SnapshotChunk) -> Result<Progress, Disorder> {
+    pub fn push(&mut self, chunk: v1::SnapshotChunk) -> Result<Progress, Disorder> {
         let generation = chunk.generation;
         if generation == 0 || generation < self.newest {
             return Err(Disorder::Backwards { newest: self.newest, found: generation });

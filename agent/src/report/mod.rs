@@ -8,19 +8,23 @@
 mod assemble;
 mod backoff;
 mod ending;
+mod outside;
 mod session;
 #[cfg(test)]
 mod tests;
 mod window;
 
 use std::error::Error;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bulkhead_core::Snapshot;
 use bulkhead_proto::{Endpoint, v1};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
-pub use assemble::{Disorder, Refusal, snapshot};
+pub use assemble::{Assembler, Disorder, Progress, Refusal, snapshot};
+pub use outside::{Connecting, Outside, Reading, World};
 
 use crate::journal::{Reader, Sequence};
 use backoff::Backoff;
@@ -48,6 +52,8 @@ pub struct ReportOptions {
     pub stop: watch::Receiver<bool>,
     /// How fast.
     pub pace: Pace,
+    /// The world, or what stands for it.
+    pub outside: Arc<dyn Outside>,
 }
 
 /// How fast and how much.
@@ -133,6 +139,7 @@ pub enum ReportEvent {
 pub async fn run(options: ReportOptions, events: mpsc::Sender<ReportEvent>) {
     let mut stop = options.stop.clone();
     tokio::select! {
+        biased;
         // An error means that the sender is gone.
         _ = stop.wait_for(|stop| *stop) => {}
         () = events.closed() => {}
@@ -167,7 +174,7 @@ async fn report(options: &ReportOptions, events: &mpsc::Sender<ReportEvent>) {
         }
         let reason = chain(&end);
         let since = away.as_ref().map_or_else(SystemTime::now, |(since, _)| *since);
-        let wait = backoff.wait();
+        let wait = backoff.wait(options.outside.random());
         if away.as_ref().is_none_or(|(_, known)| *known != reason) {
             tracing::warn!(endpoint = %options.endpoint, ?wait, reason, "the controller is away");
             let event = ReportEvent::Away { since, reason: reason.clone() };

@@ -1,9 +1,8 @@
 //! One stream, from Hello to its end.
 
 use std::collections::VecDeque;
-use std::time::{Instant as StdInstant, SystemTime};
+use std::time::SystemTime;
 
-use bulkhead_proto::connect::connect;
 use bulkhead_proto::v1::agents_client::AgentsClient;
 use bulkhead_proto::v1::{self, sync_request, sync_response};
 use prost::Message;
@@ -65,12 +64,12 @@ impl<'a> Session<'a> {
         options: &'a ReportOptions,
         events: &'a mpsc::Sender<ReportEvent>,
         standing: &'a mut Standing,
-        welcomed: &mut Option<StdInstant>,
+        welcomed: &mut Option<Instant>,
         boot: Option<String>,
     ) -> Result<End, SessionError> {
         let mut session = Self::open(options, events, standing, boot).await?;
         let welcome = session.welcome().await?;
-        *welcomed = Some(StdInstant::now());
+        *welcomed = Some(Instant::now());
         session.begin(welcome);
         session.work().await
     }
@@ -81,7 +80,7 @@ impl<'a> Session<'a> {
         standing: &'a mut Standing,
         boot: Option<String>,
     ) -> Result<Self, SessionError> {
-        let channel = connect(&options.endpoint).await?;
+        let channel = options.outside.connect(&options.endpoint).await?;
         let mut facts = options.facts.clone();
         let mut hello_facts = facts.borrow_and_update().clone();
         let boot = boot.unwrap_or_else(|| hello_facts.boot_id.clone());
@@ -178,9 +177,14 @@ impl<'a> Session<'a> {
             self.read();
             let patience = self.window.deadline(self.options.pace.patience);
             tokio::select! {
-                message = self.inbound.message(), if self.outbox.len() < OUTBOX => {
-                    self.take(message?.ok_or(SessionError::Ended)?)?;
+                // In this order none of them waits for ever: everything before the inbound
+                // messages ends with time, or needs one of them to go on.
+                biased;
+                sequence = passed(patience) => {
+                    let seconds = self.options.pace.patience.as_secs();
+                    return Err(SessionError::Silence { to: format!("batch {sequence}"), seconds });
                 }
+                Ok(()) = self.facts.changed() => return Ok(End::FactsChanged),
                 permit = self.events.reserve(), if !self.outbox.is_empty() => {
                     let Ok(permit) = permit else { return Ok(End::Closed) };
                     if let Some(event) = self.outbox.pop_front() {
@@ -193,15 +197,13 @@ impl<'a> Session<'a> {
                         permit.send(request(message));
                     }
                 }
+                message = self.inbound.message(), if self.outbox.len() < OUTBOX => {
+                    self.take(message?.ok_or(SessionError::Ended)?)?;
+                }
                 read = finished(&mut self.reading) => self.queue_read(read??),
                 _ = self.appended.changed() => {}
                 Ok(()) = self.status.changed() => self.status_due = true,
-                Ok(()) = self.facts.changed() => return Ok(End::FactsChanged),
                 _ = self.heartbeat.tick() => self.status_due = true,
-                sequence = passed(patience) => {
-                    let seconds = self.options.pace.patience.as_secs();
-                    return Err(SessionError::Silence { to: format!("batch {sequence}"), seconds });
-                }
             }
         }
     }
@@ -229,7 +231,7 @@ impl<'a> Session<'a> {
             self.reading_to = last;
             let (journal, after) = (journal.clone(), self.position);
             let read = move || journal.read_after(after, CHUNK_BYTES);
-            self.reading = Some(tokio::task::spawn_blocking(read));
+            self.reading = Some(self.options.outside.read(Box::new(read)));
         }
     }
 

@@ -118,7 +118,7 @@ fn percent(number: &str, text: &str) -> Result<Option<Measure>, QuantityError> {
     if decimal.negative {
         return Err(QuantityError::Negative { text: text.to_owned() });
     }
-    let points = decimal.scaled(2).ok().flatten().ok_or_else(refused)?;
+    let points = decimal.scaled(2, 0).ok().flatten().ok_or_else(refused)?;
     if points == 0 {
         return Ok(None);
     }
@@ -146,8 +146,8 @@ fn absolute(text: &str, unit: Unit) -> Result<u64, QuantityError> {
     }
     let overflow = || QuantityError::Overflow { text: text.to_owned(), unit: unit.name };
     let units = match scale {
-        Scale::Ten(power) => decimal.scaled(power.saturating_add(unit.decimals)),
-        Scale::Two(power) => decimal.times(1 << power).and_then(|it| it.scaled(unit.decimals)),
+        Scale::Ten(power) => decimal.scaled(power.saturating_add(unit.decimals), 0),
+        Scale::Two(power) => decimal.scaled(unit.decimals, power),
     };
     match units {
         Ok(Some(units)) => u64::try_from(units).map_err(|_| overflow()),
@@ -224,25 +224,34 @@ impl Decimal {
         })
     }
 
-    fn times(self, factor: u128) -> Result<Self, TooMuch> {
-        let digits = self.digits.checked_mul(factor).ok_or(TooMuch)?;
-        Ok(Self { digits, ..self })
-    }
-
-    /// The number times 10 to `power`; `None` where that is not whole.
-    fn scaled(self, power: i32) -> Result<Option<u128>, TooMuch> {
+    /// The number times 10 to `tens` and 2 to `twos`; `None` where that is not whole.
+    fn scaled(self, tens: i32, twos: u32) -> Result<Option<u128>, TooMuch> {
         if self.digits == 0 {
             return Ok(Some(0));
         }
-        let power = power.saturating_sub(self.decimals);
-        // 10 to the 39 is more than 128 bits hold, so nothing is divided evenly by it either.
-        let ten = 10_u128.checked_pow(power.unsigned_abs());
-        if power >= 0 {
-            let scaled = ten.and_then(|ten| self.digits.checked_mul(ten));
-            return scaled.map(Some).ok_or(TooMuch);
+        let tens = tens.saturating_sub(self.decimals);
+        let count = tens.unsigned_abs();
+        if tens >= 0 {
+            let scaled = 10_u128.checked_pow(count).and_then(|ten| self.digits.checked_mul(ten));
+            return scaled.and_then(|scaled| doubled(scaled, twos)).map(Some).ok_or(TooMuch);
         }
-        Ok(ten.filter(|ten| self.digits.is_multiple_of(*ten)).map(|ten| self.digits / ten))
+        // Divided by fives and twos on their own: multiplied first, what is whole in the end
+        // might not fit. 5 to the 56 is more than 128 bits hold, so it divides nothing evenly.
+        let five = 5_u128.checked_pow(count).filter(|five| self.digits.is_multiple_of(*five));
+        let Some(rest) = five.map(|five| self.digits / five) else {
+            return Ok(None);
+        };
+        match twos.checked_sub(count) {
+            Some(twos) => doubled(rest, twos).map(Some).ok_or(TooMuch),
+            None if rest.trailing_zeros() < count - twos => Ok(None),
+            None => Ok(Some(rest >> (count - twos))),
+        }
     }
+}
+
+/// `number` times 2 to `times`, where 128 bits hold it.
+fn doubled(number: u128, times: u32) -> Option<u128> {
+    (number.leading_zeros() >= times).then(|| number << times)
 }
 
 #[cfg(test)]
@@ -272,6 +281,8 @@ mod tests {
         absolute_is("1E", BYTES, 1_000_000_000_000_000_000);
         absolute_is("15Ei", BYTES, 15 << 60);
         absolute_is("0.5Gi", BYTES, 1 << 29);
+        // Whole, although digits times 2 to the 60 are more than 128 bits.
+        absolute_is("0.00000000558793544769287109375Ei", BYTES, 3 << 31);
         absolute_is(".5k", TASKS, 500);
         absolute_is("5.", TASKS, 5);
         absolute_is("+1k", TASKS, 1_000);
@@ -331,7 +342,7 @@ mod tests {
         for text in ["16Ei", "19E", "1e40", "1e2147483647", "18446744073709551616"] {
             assert!(matches!(of(text, BYTES), Err(QuantityError::Overflow { .. })), "{text}");
         }
-        for text in ["1m", "0.5", "1e-3", "0.3Ki", "1e-2147483647"] {
+        for text in ["1m", "0.5", "1e-3", "0.3Ki", "0.12345678901234567890123Ei", "1e-2147483647"] {
             assert!(matches!(of(text, BYTES), Err(QuantityError::Fraction { .. })), "{text}");
         }
         assert!(matches!(of("0.0000000001", NANOCORES), Err(QuantityError::Fraction { .. })));

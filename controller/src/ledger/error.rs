@@ -28,6 +28,19 @@ pub enum LedgerError {
         /// The newest version that we know.
         known: u32,
     },
+    /// The file is of a version that was never released.
+    #[error(
+        "{path} has ledger version {version}, this program knows {known} only; move it away, or \
+         give another --data-dir"
+    )]
+    Older {
+        /// The file, which was not touched.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+        /// The version that we know.
+        known: u32,
+    },
     /// Another controller has it.
     #[error("another controller uses {path}; stop it, or give another --data-dir")]
     InUse {

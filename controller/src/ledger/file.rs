@@ -1,7 +1,8 @@
 //! Whose file it is, before SQLite touches it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::error::LedgerError;
@@ -9,11 +10,13 @@ use super::schema::{APPLICATION_ID, VERSION};
 
 /// What every SQLite database begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Who may read and write the file: its owner.
+const PRIVATE: u32 = 0o600;
 const HEADER_BYTES: usize = 100;
 const USER_VERSION: usize = 60;
 const APPLICATION: usize = 68;
 
-/// Refuses a file that is no ledger of ours or of a later version. It only reads the header:
+/// Refuses a file that is no ledger of ours or of another version. It only reads the header:
 /// SQLite itself would already leave files beside a foreign database. Nothing there, or an empty
 /// file, is a new ledger.
 pub(super) fn check_is_ours(path: &Path) -> Result<(), LedgerError> {
@@ -41,10 +44,30 @@ pub(super) fn check_is_ours(path: &Path) -> Result<(), LedgerError> {
         return Err(not_ours("it is an SQLite database of another program"));
     }
     match word(USER_VERSION) {
+        VERSION => Ok(()),
         version if version > VERSION => {
             Err(LedgerError::Newer { path: path.to_owned(), version, known: VERSION })
         }
-        _ => Ok(()),
+        version => Err(LedgerError::Older { path: path.to_owned(), version, known: VERSION }),
+    }
+}
+
+/// Makes the file, where it is not there, so that only its owner reads it: what somebody used is
+/// nobody else's business. SQLite gives the files beside it the same mode.
+pub(super) fn keep_private(path: &Path) -> Result<(), LedgerError> {
+    let failed =
+        |operation| move |source| LedgerError::File { operation, path: path.to_owned(), source };
+    let mode = Permissions::from_mode(PRIVATE);
+    match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
+        Ok(_) => Ok(()),
+        Err(there) if there.kind() == io::ErrorKind::AlreadyExists => {
+            let known = fs::metadata(path).map_err(failed("look at"))?.permissions();
+            if known.mode() & 0o777 == PRIVATE {
+                return Ok(());
+            }
+            fs::set_permissions(path, mode).map_err(failed("restrict to its owner"))
+        }
+        Err(source) => Err(failed("make")(source)),
     }
 }
 

@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-use bulkhead_core::usage::{UsageRecord, Window};
+use bulkhead_core::usage::UsageRecord;
 use bulkhead_core::{VirtualClusterName, VirtualClusterNumber};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{Ledger, LedgerError, Refusal, coverage, nodes, number, stored};
-use crate::family::Family;
-use crate::identities;
+use super::{Ledger, LedgerError, Refusal, nodes, number, stored};
+use crate::faults::{Point, reach};
 
 /// A journal on a node, and the boot in which its usage was counted.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct StreamKey {
+pub struct StreamKey {
     /// The node.
     pub node: String,
     /// The journal.
@@ -24,7 +23,7 @@ pub(crate) struct StreamKey {
 
 /// Some records of a journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Batch {
+pub struct Batch {
     /// Its number in the journal, from 1 on.
     pub sequence: u64,
     /// What it holds.
@@ -33,7 +32,7 @@ pub(crate) struct Batch {
 
 /// What became of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Merged {
+pub struct Merged {
     /// Every batch of the journal up to here is durable.
     pub acknowledged: u64,
     /// Whether the batch was one that we had already.
@@ -61,36 +60,39 @@ impl Ledger {
 
     /// Takes in a batch, whole or not at all, and the journal's mark with it. One at or below the
     /// mark is here already and changes nothing. `now`: nanoseconds since the Unix epoch.
-    pub(crate) fn merge(
+    pub fn merge(
         &self,
         stream: &StreamKey,
         batch: &Batch,
         now: u64,
     ) -> Result<Merged, LedgerError> {
+        reach(Point::UsageMerge)
+            .map_err(|source| LedgerError::sqlite("store usage", &self.path, source))?;
         let mut renumbered = BTreeMap::new();
-        let merged = self.write("store usage", |transaction| -> Result<_, Refusal> {
-            let mark = acknowledged(transaction, stream)?;
-            if batch.sequence <= mark {
-                return Ok(Merged { acknowledged: mark, duplicate: true });
-            }
-            let node = nodes::seen(transaction, &stream.node, now)?;
-            let boot = boot(transaction, node, &stream.boot)?;
-            for record in &batch.records {
-                let cluster =
-                    identities::adopt(transaction, &record.virtual_cluster, record.number)?;
-                if cluster != record.number {
-                    renumbered.insert(&record.virtual_cluster, (cluster, record.number));
+        let merged =
+            self.write_knowing("store usage", |transaction, known| -> Result<_, Refusal> {
+                known.bound();
+                let mark = acknowledged(transaction, stream)?;
+                if batch.sequence <= mark {
+                    return Ok(Merged { acknowledged: mark, duplicate: true });
                 }
-                merge_record(transaction, Place { cluster: cluster.get(), node, boot }, record)?;
-            }
-            transaction
-                .prepare_cached(
-                    "INSERT INTO stream VALUES (?1, ?2, ?3)
+                let node = nodes::seen(transaction, &stream.node, now)?;
+                let boot = boot(transaction, node, &stream.boot)?;
+                for record in &batch.records {
+                    let cluster = known.number(transaction, record)?;
+                    if cluster != record.number {
+                        renumbered.insert(&record.virtual_cluster, (cluster, record.number));
+                    }
+                    known.take(transaction, ((cluster.get(), node), boot), record)?;
+                }
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO stream VALUES (?1, ?2, ?3)
                      ON CONFLICT DO UPDATE SET acknowledged = excluded.acknowledged",
-                )?
-                .execute(params![node, stream.journal, stored(batch.sequence)])?;
-            Ok(Merged { acknowledged: batch.sequence, duplicate: false })
-        })?;
+                    )?
+                    .execute(params![node, stream.journal, stored(batch.sequence)])?;
+                Ok(Merged { acknowledged: batch.sequence, duplicate: false })
+            })?;
         self.tell_renumbered(&stream.node, renumbered);
         Ok(merged)
     }
@@ -132,87 +134,4 @@ fn boot(transaction: &Transaction<'_>, node: i64, boot: &str) -> rusqlite::Resul
     transaction
         .prepare_cached("SELECT id FROM boot WHERE node = ?1 AND boot_id = ?2")?
         .query_row(params![node, boot], |row| row.get(0))
-}
-
-/// Whose a record is, as numbers of the tables.
-#[derive(Clone, Copy)]
-struct Place {
-    cluster: u32,
-    node: i64,
-    boot: i64,
-}
-
-fn merge_record(
-    transaction: &Transaction<'_>,
-    place: Place,
-    record: &UsageRecord,
-) -> rusqlite::Result<()> {
-    let Window { start, length_nanoseconds: length } = record.window;
-    transaction
-        .prepare_cached(
-            "INSERT INTO pair VALUES (?1, ?2, ?3)
-             ON CONFLICT DO UPDATE SET first_start = excluded.first_start
-             WHERE excluded.first_start < first_start",
-        )?
-        .execute(params![place.cluster, place.node, stored(start.0)])?;
-    let mut families = Family::none();
-    for (meter, value) in &record.values {
-        let series = series(transaction, place, record, meter.code())?;
-        merge_value(transaction, series, (start.0, length), *value)?;
-        families.add(*meter);
-    }
-    for family in families.iter() {
-        let span = (start.0, start.0.saturating_add(length));
-        coverage::add(transaction, (place.cluster, place.node, family), span)?;
-    }
-    Ok(())
-}
-
-/// The number of a series; `longest` is the length of its longest window.
-fn series(
-    transaction: &Transaction<'_>,
-    place: Place,
-    record: &UsageRecord,
-    meter: u32,
-) -> rusqlite::Result<i64> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO series (virtual_cluster, boot, cgroup, epoch, meter,
-                                 first_start, last_start, longest)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)
-             ON CONFLICT DO UPDATE SET
-                 first_start = min(first_start, excluded.first_start),
-                 last_start = max(last_start, excluded.last_start),
-                 longest = max(longest, excluded.longest)
-             RETURNING id",
-        )?
-        .query_row(
-            params![
-                place.cluster,
-                place.boot,
-                stored(record.cgroup.0),
-                stored(record.epoch.0),
-                meter,
-                stored(record.window.start.0),
-                stored(record.window.length_nanoseconds),
-            ],
-            |row| row.get(0),
-        )
-}
-
-/// Keeps the higher value. The comparison is of unsigned numbers: see [`stored`].
-fn merge_value(
-    transaction: &Transaction<'_>,
-    series: i64,
-    (start, length): (u64, u64),
-    value: u64,
-) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO record VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET value = excluded.value
-             WHERE (excluded.value < 0, excluded.value) > (value < 0, value)",
-        )?
-        .execute(params![series, stored(start), stored(length), stored(value)])?;
-    Ok(())
 }

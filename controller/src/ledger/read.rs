@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_core::Meter;
-use bulkhead_core::meter::Kind;
 use rusqlite::{Transaction, params};
 
-use super::{Ledger, LedgerError, number, stored};
-use crate::family::Family;
-use crate::query::{Facts, Pair, PairKey, Reading, Seen, Series, Span};
+use super::{Ledger, LedgerError, levels, number, stored};
+use crate::family::{Families, Family};
+use crate::query::{Facts, Pair, PairKey, Series, Span};
 
 /// Of which virtual clusters and nodes; empty: of all.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -70,11 +68,9 @@ impl Ledger {
             let whole = Span { start: first.start, end: last.end };
             facts.coverage = coverage(transaction, selection, whole)?;
             for entry in live_series(transaction, selection, whole)? {
-                let reading = match entry.series.meter.kind() {
-                    Kind::Counter => counter(transaction, &entry, spans)?,
-                    Kind::Gauge => gauge(transaction, &entry, spans)?,
-                };
-                facts.series.push((entry.series, reading));
+                let readings = levels::readings(transaction, entry.id, spans)?;
+                let of = |meter| Series { key: entry.key.clone(), meter };
+                facts.series.extend(readings.into_iter().map(|(meter, said)| (of(meter), said)));
             }
             Ok(facts)
         })
@@ -117,7 +113,7 @@ fn coverage(
 ) -> rusqlite::Result<BTreeMap<(PairKey, Family), Vec<Span>>> {
     let (clusters, nodes) = lists(selection);
     let mut statement = transaction.prepare(&format!(
-        "SELECT identity.name, node.name, family, start, end FROM coverage
+        "SELECT identity.name, node.name, families, start, end FROM coverage
          JOIN identity ON identity.number = virtual_cluster JOIN node ON node.id = node
          WHERE {SELECTED} AND start < ?3 AND end > ?4 ORDER BY start"
     ))?;
@@ -126,18 +122,25 @@ fn coverage(
     let mut found: BTreeMap<_, Vec<Span>> = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let key = PairKey { virtual_cluster: row.get(0)?, node: row.get(1)? };
-        let Some(family) = Family::from_code(row.get(2)?) else {
-            continue;
-        };
         let span = Span { start: number(row.get(3)?), end: number(row.get(4)?) };
-        found.entry((key, family)).or_default().push(span);
+        for family in Families::from_code(row.get(2)?).iter() {
+            add(found.entry((key.clone(), family)).or_default(), span);
+        }
     }
     Ok(found)
 }
 
+/// Adds a span that begins no earlier than those before it; spans that touch are one.
+fn add(spans: &mut Vec<Span>, span: Span) {
+    match spans.last_mut() {
+        Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
+        _ => spans.push(span),
+    }
+}
+
 struct Entry {
     id: i64,
-    series: Series,
+    key: PairKey,
 }
 
 /// Series that have records in the range. Of others no usage changes in it.
@@ -149,75 +152,16 @@ fn live_series(
     let (clusters, nodes) = lists(selection);
     transaction
         .prepare(&format!(
-            "SELECT series.id, identity.name, node.name, meter FROM series
+            "SELECT series.id, identity.name, node.name FROM series
              JOIN identity ON identity.number = series.virtual_cluster
              JOIN boot ON boot.id = series.boot JOIN node ON node.id = boot.node
-             WHERE {SELECTED} AND first_start < ?3 AND last_start >= ?4"
+             WHERE {SELECTED} AND EXISTS (
+                 SELECT 1 FROM record
+                 WHERE series = series.id AND window_start >= ?4 AND window_start < ?3)"
         ))?
         .query_map(params![clusters, nodes, stored(whole.end), stored(whole.start)], |row| {
             let key = PairKey { virtual_cluster: row.get(1)?, node: row.get(2)? };
-            let series = Series { key, meter: Meter::from_code(row.get(3)?) };
-            Ok(Entry { id: row.get(0)?, series })
+            Ok(Entry { id: row.get(0)?, key })
         })?
         .collect()
-}
-
-/// What a counter stood at, at each edge of the spans: the highest of what was seen in the
-/// windows that begin before the edge; 0: it had not begun. A counter may fall without fault (a
-/// disk goes and takes its share of a sum along, a clock is set back): then it stands where it
-/// was until it passes that. Each record is read once.
-fn counter(
-    transaction: &Transaction<'_>,
-    entry: &Entry,
-    spans: &[Span],
-) -> rusqlite::Result<Reading> {
-    let before = spans.first().map(|first| Span { start: 0, end: first.start });
-    let mut levels = Vec::with_capacity(spans.len() + 1);
-    let mut level = 0;
-    for span in before.iter().chain(spans) {
-        level = level.max(highest(transaction, entry.id, *span)?.unwrap_or(0));
-        levels.push(level);
-    }
-    Ok(Reading::Counter(levels))
-}
-
-/// The highest value of a series in the windows that begin in a span. Unsigned numbers: see
-/// [`stored`].
-fn highest(
-    transaction: &Transaction<'_>,
-    series: i64,
-    span: Span,
-) -> rusqlite::Result<Option<u64>> {
-    let value: Option<i64> = transaction
-        .prepare_cached(
-            "SELECT coalesce(max(value) FILTER (WHERE value < 0), max(value)) FROM record
-             WHERE series = ?1 AND window_start >= ?2 AND window_start < ?3",
-        )?
-        .query_row(params![series, stored(span.start), stored(span.end)], |row| row.get(0))?;
-    Ok(value.map(number))
-}
-
-/// The highest and the last of a gauge in each span.
-fn gauge(
-    transaction: &Transaction<'_>,
-    entry: &Entry,
-    spans: &[Span],
-) -> rusqlite::Result<Reading> {
-    let seen = spans.iter().map(|span| seen(transaction, entry.id, *span));
-    Ok(Reading::Gauge(seen.collect::<Result<_, _>>()?))
-}
-
-fn seen(transaction: &Transaction<'_>, series: i64, span: Span) -> rusqlite::Result<Option<Seen>> {
-    let Some(highest) = highest(transaction, series, span)? else {
-        return Ok(None);
-    };
-    let range = params![series, stored(span.start), stored(span.end)];
-    let (last_start, last) = transaction
-        .prepare_cached(
-            "SELECT window_start, value FROM record
-             WHERE series = ?1 AND window_start >= ?2 AND window_start < ?3
-             ORDER BY window_start DESC, window_length DESC LIMIT 1",
-        )?
-        .query_row(range, |row| Ok((number(row.get(0)?), number(row.get(1)?))))?;
-    Ok(Some(Seen { highest, last, last_start }))
 }

@@ -6,11 +6,14 @@ use rusqlite::Connection;
 pub(super) const APPLICATION_ID: u32 = 0x424b_4844;
 
 /// Version of the tables, in the header too.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Times are nanoseconds since the Unix epoch. `number` of an identity is never given again.
-/// `series` is a dictionary: what a record would otherwise repeat. `coverage` holds, for each
-/// family of meters, the spans of time for which there are records; spans that touch are one.
+/// `series` is a dictionary: what a record would otherwise repeat. `counted` and `highest` are
+/// packed values of meters (see `values`); in `record`, counters are the highest so far, so that
+/// one row says what they stood at. `peak` has the highest values of gauges in each hour.
+/// `coverage` holds, for each combination of families of meters that came together, the spans of
+/// time for which there are records; spans that touch are one.
 const TABLES: &str = "
 CREATE TABLE identity (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -55,28 +58,38 @@ CREATE TABLE series (
     boot INTEGER NOT NULL REFERENCES boot,
     cgroup INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
-    meter INTEGER NOT NULL,
-    first_start INTEGER NOT NULL,
-    last_start INTEGER NOT NULL,
-    longest INTEGER NOT NULL,
-    UNIQUE (virtual_cluster, boot, cgroup, epoch, meter)
+    UNIQUE (virtual_cluster, boot, cgroup, epoch)
 ) STRICT;
 CREATE TABLE record (
     series INTEGER NOT NULL REFERENCES series,
     window_start INTEGER NOT NULL,
     window_length INTEGER NOT NULL,
-    value INTEGER NOT NULL,
+    counted BLOB NOT NULL,
     PRIMARY KEY (series, window_start, window_length)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE peak (
+    series INTEGER NOT NULL REFERENCES series,
+    span INTEGER NOT NULL,
+    highest BLOB NOT NULL,
+    PRIMARY KEY (series, span)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE coverage (
     virtual_cluster INTEGER NOT NULL REFERENCES identity,
     node INTEGER NOT NULL REFERENCES node,
-    family INTEGER NOT NULL,
+    families INTEGER NOT NULL,
     start INTEGER NOT NULL,
     end INTEGER NOT NULL,
-    PRIMARY KEY (virtual_cluster, node, family, start)
+    PRIMARY KEY (virtual_cluster, node, families, start)
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// What SQLite keeps of the file in memory, KiB: the pages that the newest windows of a hundred
+/// nodes are on.
+const CACHE_KIB: i64 = 64 << 10;
+
+/// Pages of the log after which it is put into the file: 64 MiB, so that a page that many batches
+/// change is not written there for each of them.
+const CHECKPOINT_PAGES: i64 = 16 << 10;
 
 /// Makes the tables where there are none, and sets how SQLite keeps them: a commit is on disk
 /// when it returns (FULL), and readers do not wait for writers (WAL).
@@ -86,6 +99,8 @@ pub(super) fn prepare(
 ) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version == 0 {
         let transaction = connection.transaction()?;

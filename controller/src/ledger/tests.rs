@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use bulkhead_core::sample::UnixNanos;
 use bulkhead_core::usage::{Epoch, UsageRecord, Window};
@@ -9,29 +10,40 @@ use bulkhead_proto::v1;
 use super::*;
 use crate::query::{Reading, Span};
 
+mod model;
+
 impl Ledger {
     /// Everything that usage is made of, without the numbers that rows happen to have.
     pub(crate) fn dump(&self) -> Result<Vec<String>, LedgerError> {
-        const PARTS: [&str; 3] = [
-            "SELECT 'record', i.name, n.name, b.boot_id, s.cgroup, s.epoch, s.meter, s.first_start,
-                    s.last_start, s.longest, r.window_start, r.window_length, r.value
+        const VALUES: [&str; 2] = [
+            "SELECT 'record', i.name, n.name, b.boot_id, s.cgroup, s.epoch, r.window_start,
+                    r.window_length, r.counted
              FROM record r JOIN series s ON s.id = r.series JOIN boot b ON b.id = s.boot
              JOIN node n ON n.id = b.node JOIN identity i ON i.number = s.virtual_cluster",
-            "SELECT 'coverage', i.name, n.name, c.family, c.start, c.end FROM coverage c
+            "SELECT 'peak', i.name, n.name, b.boot_id, s.cgroup, s.epoch, p.span, p.highest
+             FROM peak p JOIN series s ON s.id = p.series JOIN boot b ON b.id = s.boot
+             JOIN node n ON n.id = b.node JOIN identity i ON i.number = s.virtual_cluster",
+        ];
+        const PARTS: [&str; 2] = [
+            "SELECT 'coverage', i.name, n.name, c.families, c.start, c.end FROM coverage c
              JOIN node n ON n.id = c.node JOIN identity i ON i.number = c.virtual_cluster",
             "SELECT 'pair', i.name, n.name, p.first_start FROM pair p
              JOIN node n ON n.id = p.node JOIN identity i ON i.number = p.virtual_cluster",
         ];
         self.read("dump", |transaction| {
             let mut all = Vec::new();
-            for part in PARTS {
+            for part in VALUES.iter().chain(&PARTS) {
                 let mut statement = transaction.prepare(part)?;
                 let columns = statement.column_count();
                 let mut rows = statement.query([])?;
                 while let Some(row) = rows.next()? {
-                    let values =
-                        (0..columns).map(|column| row.get::<_, rusqlite::types::Value>(column));
-                    all.push(format!("{:?}", values.collect::<Result<Vec<_>, _>>()?));
+                    let values = (0..columns).map(|column| {
+                        let blob = row.get_ref(column)?.as_blob().ok();
+                        let packed = blob.map(|packed| values::Values::unpack(packed).unwrap());
+                        let plain: rusqlite::types::Value = row.get(column)?;
+                        Ok(packed.map_or(format!("{plain:?}"), |values| format!("{values:?}")))
+                    });
+                    all.push(values.collect::<rusqlite::Result<Vec<_>>>()?.join(", "));
                 }
             }
             all.sort();
@@ -188,11 +200,20 @@ fn a_file_that_is_not_ours_is_named_and_not_touched() {
             )
             .unwrap();
     };
-    let kinds: [(Make, &str); 4] = [
+    let older = |path: &Path| {
+        let connection = Connection::open(path).unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA application_id=1112229956; PRAGMA user_version=1; CREATE TABLE n (n)",
+            )
+            .unwrap();
+    };
+    let kinds: [(Make, &str); 5] = [
         (text, "no SQLite database"),
         (long, "no SQLite database"),
         (other, "of another program"),
         (newer, "has ledger version 9"),
+        (older, "has ledger version 1, this program knows 2 only"),
     ];
     for (make, found) in kinds {
         let dir = tempfile::tempdir().unwrap();
@@ -205,6 +226,49 @@ fn a_file_that_is_not_ours_is_named_and_not_touched() {
         let beside = fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(beside, 2, "the file and our lock");
     }
+}
+
+#[test]
+fn what_was_used_is_read_by_its_owner_only() {
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE);
+    {
+        let ledger = Ledger::open(dir.path(), None).unwrap();
+        ledger.merge(&stream("j"), &batch(1, 10), 1).unwrap();
+        for name in [FILE, "ledger.db-wal", "ledger.db-shm"] {
+            assert_eq!(mode(&dir.path().join(name)), 0o600, "{name}");
+        }
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let ledger = Ledger::open(dir.path(), None).unwrap();
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(ledger.acknowledged(&stream("j")).unwrap(), 1);
+}
+
+/// A batch that failed half way leaves nothing behind, also not in what the writer remembers.
+#[test]
+fn what_was_taken_back_is_not_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), None).unwrap();
+    ledger.merge(&stream("j"), &batch(1, 10), 1).unwrap();
+    let before = ledger.dump().unwrap();
+    let other = Connection::open(dir.path().join(FILE)).unwrap();
+    let refuse = "CREATE TRIGGER no BEFORE INSERT ON stream
+                  BEGIN SELECT RAISE(ABORT, 'no room'); END";
+    other.execute_batch(refuse).unwrap();
+    let records = vec![record("a", 1, 60, 99), record("a", 1, 120, 100), record("b", 2, 60, 5)];
+    let second = Batch { sequence: 2, records };
+    ledger.merge(&stream("j"), &second, 1).unwrap_err();
+    assert_eq!(ledger.dump().unwrap(), before);
+    other.execute_batch("DROP TRIGGER no").unwrap();
+    assert_eq!(ledger.merge(&stream("j"), &second, 1).unwrap().acknowledged, 2);
+    let fresh_dir = tempfile::tempdir().unwrap();
+    let fresh = Ledger::open(fresh_dir.path(), None).unwrap();
+    for batch in [&batch(1, 10), &second] {
+        fresh.merge(&stream("j"), batch, 1).unwrap();
+    }
+    assert_eq!(ledger.dump().unwrap(), fresh.dump().unwrap());
 }
 
 #[test]

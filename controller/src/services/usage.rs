@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use bulkhead_proto::v1;
 use tokio::sync::Semaphore;
-use tokio::task;
 use tonic::{Request, Response, Status};
 
-use crate::clock;
 use crate::ledger::{Ledger, Unknown};
+use crate::outside::{Outside, blocking};
 use crate::query::{self, Question};
 use crate::reason;
 
@@ -19,12 +18,13 @@ const AT_ONCE: usize = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct UsageService {
     ledger: Arc<Ledger>,
+    outside: Arc<dyn Outside>,
     at_once: Arc<Semaphore>,
 }
 
 impl UsageService {
-    pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
-        Self { ledger, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub(crate) fn new(ledger: Arc<Ledger>, outside: Arc<dyn Outside>) -> Self {
+        Self { ledger, outside, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
@@ -39,12 +39,26 @@ impl v1::usage_server::Usage for UsageService {
         let ledger = Arc::clone(&self.ledger);
         let permit = Arc::clone(&self.at_once).acquire_owned().await;
         let permit = permit.map_err(|_| Status::internal("no question is worked on any more"))?;
-        let answered = task::spawn_blocking(move || {
+        let now = self.outside.now();
+        let answered = blocking(&self.outside, move || {
             let _permit = permit;
-            answer(&ledger, &question, clock::now())
+            answer(&ledger, &question, now)
         });
         let answer = answered.await.map_err(|_| Status::internal("the question's task ended"))?;
         answer.map(Response::new)
+    }
+}
+
+impl Ledger {
+    /// One page of the answer to an operator's question. Blocks. `now`: nanoseconds since the Unix
+    /// epoch.
+    pub fn answer(
+        &self,
+        request: &v1::QueryUsageRequest,
+        now: u64,
+    ) -> Result<v1::QueryUsageResponse, Status> {
+        let question = Question::parse(request).map_err(|error| reason::question(&error))?;
+        answer(self, &question, now)
     }
 }
 

@@ -1,11 +1,14 @@
 //! A directory of YAML and JSON files, read whole and watched.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use inotify::{EventStream, Inotify, WatchMask};
+use inotify::{Event, EventMask, EventOwned, EventStream, Inotify, WatchMask};
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
 use crate::ledger::GoodFile;
@@ -13,8 +16,15 @@ use crate::ledger::GoodFile;
 /// Largest file in bytes.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// What is changed is read when nothing more has changed for so long.
-const QUIET: Duration = Duration::from_millis(100);
+/// What is changed is read when nothing more has changed for so long: files that are put in place
+/// one right after the other are one change.
+const QUIET: Duration = Duration::from_millis(5);
+
+/// As [`QUIET`], while a file is being written: it may be half of one.
+const WRITING: Duration = Duration::from_millis(100);
+
+/// Changes that never stop are not waited for any longer.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// How often the directory is read without being told: what a symlink points to, or a directory
 /// that was put in this one's place, tells nothing.
@@ -101,7 +111,8 @@ impl Directory {
     /// nothing.
     pub(crate) fn watch(&self) -> io::Result<Changes> {
         let inotify = Inotify::init()?;
-        let mask = WatchMask::CLOSE_WRITE
+        let mask = WatchMask::MODIFY
+            | WatchMask::CLOSE_WRITE
             | WatchMask::CREATE
             | WatchMask::DELETE
             | WatchMask::DELETE_SELF
@@ -109,18 +120,46 @@ impl Directory {
             | WatchMask::MOVE_SELF
             | WatchMask::ATTRIB;
         inotify.watches().add(&self.0, mask)?;
-        Ok(Changes(inotify.into_event_stream(vec![0; 4_096])?))
+        let events = inotify.into_event_stream(vec![0; 4_096])?;
+        Ok(Changes { events, being_written: BTreeSet::new() })
     }
 }
 
 /// Changes of a directory.
-pub(crate) struct Changes(EventStream<Vec<u8>>);
+pub(crate) struct Changes {
+    events: EventStream<Vec<u8>>,
+    /// Names of files that were begun and are not closed yet.
+    being_written: BTreeSet<OsString>,
+}
 
 impl Changes {
     /// Waits for a change, and until it is quiet again; not for ever without one.
     pub(crate) async fn next(&mut self) {
-        if tokio::time::timeout(ANYWAY, self.0.next()).await.is_ok() {
-            while let Ok(Some(_)) = tokio::time::timeout(QUIET, self.0.next()).await {}
+        let Ok(Some(first)) = tokio::time::timeout(ANYWAY, self.events.next()).await else {
+            return;
+        };
+        let longest = Instant::now() + LONGEST;
+        self.note(first);
+        loop {
+            let wait = if self.being_written.is_empty() { QUIET } else { WRITING };
+            let until = longest.min(Instant::now() + wait);
+            let Ok(Some(event)) = tokio::time::timeout_at(until, self.events.next()).await else {
+                return;
+            };
+            self.note(event);
+        }
+    }
+
+    /// Keeps which files are being written. An error is no event of any file: what is there is
+    /// read all the same.
+    fn note(&mut self, event: io::Result<EventOwned>) {
+        let Ok(Event { mask, name: Some(name), .. }) = event else {
+            return;
+        };
+        if mask.intersects(EventMask::CREATE | EventMask::MODIFY) {
+            self.being_written.insert(name);
+        } else if !mask.contains(EventMask::ATTRIB) {
+            self.being_written.remove(&name);
         }
     }
 }
@@ -157,6 +196,48 @@ mod tests {
         is_told(&mut changes).await;
         fs::remove_dir(dir.path()).unwrap();
         is_told(&mut changes).await;
+    }
+
+    /// A file that is read half has fewer objects than it should.
+    #[tokio::test]
+    async fn what_is_being_written_is_waited_for() {
+        let (dir, directory) = directory();
+        let mut changes = directory.watch().unwrap();
+        let mut file = fs::File::create(dir.path().join("a.yaml")).unwrap();
+        fs::write(dir.path().join("b.yaml"), "whole").unwrap();
+        let begun = Instant::now();
+        let writing = async {
+            for _ in 0..5 {
+                tokio::time::sleep(WRITING / 5).await;
+                io::Write::write_all(&mut file, b"x: 1\n").unwrap();
+            }
+            drop(file);
+            Instant::now()
+        };
+        let (closed, told) = tokio::join!(writing, async {
+            changes.next().await;
+            Instant::now()
+        });
+        assert!(told >= closed, "told before it was closed");
+        assert!(told - begun < LONGEST, "told {:?} after it was begun", told - begun);
+    }
+
+    #[tokio::test]
+    async fn changes_that_never_stop_are_told() {
+        let (dir, directory) = directory();
+        let mut changes = directory.watch().unwrap();
+        let path = dir.path().join("a.yaml");
+        let for_ever = async {
+            loop {
+                fs::write(&path, "1").unwrap();
+                tokio::time::sleep(QUIET / 2).await;
+            }
+        };
+        let told = async { tokio::time::timeout(ANYWAY / 3, changes.next()).await };
+        tokio::select! {
+            told = told => told.expect("the change is told"),
+            () = for_ever => {}
+        }
     }
 
     #[test]

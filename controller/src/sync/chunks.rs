@@ -5,16 +5,17 @@ use prost::Message;
 
 use crate::state::Snapshot;
 
-/// Largest chunk in bytes; one virtual cluster is never split, and an object is bounded well
-/// below it.
-pub(super) const MAX_BYTES: usize = 1 << 20;
-
 /// What one more entry adds besides itself: tag and length.
 const OVERHEAD: usize = 8;
 
-/// The chunks of a snapshot, in order; one at least.
-pub(super) fn chunks(snapshot: &Snapshot) -> Vec<v1::SnapshotChunk> {
-    let mut packer = Packer { generation: snapshot.generation, ..Packer::default() };
+/// What a chunk has besides entries, at most.
+const FRAME: usize = 64;
+
+/// The chunks of a snapshot, in order; one at least. None is larger than `most` bytes, unless one
+/// entry is: entries are never split, and an object is bounded well below a mebibyte.
+pub(super) fn chunks(snapshot: &Snapshot, most: usize) -> Vec<v1::SnapshotChunk> {
+    let most = most.saturating_sub(FRAME);
+    let mut packer = Packer { generation: snapshot.generation, most, ..Packer::default() };
     for known in snapshot.virtual_clusters.values() {
         let cluster = v1::AgentVirtualCluster::from(&known.cluster);
         packer.make_room(cluster.encoded_len());
@@ -41,6 +42,7 @@ pub(super) fn chunks(snapshot: &Snapshot) -> Vec<v1::SnapshotChunk> {
 #[derive(Default)]
 struct Packer {
     generation: u64,
+    most: usize,
     full: Vec<v1::SnapshotChunk>,
     open: v1::SnapshotChunk,
     bytes: usize,
@@ -48,7 +50,7 @@ struct Packer {
 
 impl Packer {
     fn make_room(&mut self, bytes: usize) {
-        if self.bytes > 0 && self.bytes + bytes + OVERHEAD > MAX_BYTES - 64 {
+        if self.bytes > 0 && self.bytes + bytes + OVERHEAD > self.most {
             self.full.push(std::mem::take(&mut self.open));
             self.bytes = 0;
         }
@@ -73,9 +75,11 @@ mod tests {
 
     use super::*;
 
+    const MAX_BYTES: usize = 1 << 20;
+
     #[test]
     fn an_empty_snapshot_is_one_chunk() {
-        let chunks = chunks(&Snapshot { generation: 7, ..Snapshot::default() });
+        let chunks = chunks(&Snapshot { generation: 7, ..Snapshot::default() }, MAX_BYTES);
         assert_eq!(chunks.len(), 1);
         assert_eq!((chunks[0].generation, chunks[0].first, chunks[0].last), (7, true, true));
     }
@@ -85,7 +89,7 @@ mod tests {
         let addresses = (0..200_000_u32).map(|n| Ipv4Addr::from(0x0a00_0000 + n).into());
         let snapshot =
             Snapshot { generation: 3, node_addresses: addresses.collect(), ..Snapshot::default() };
-        let chunks = chunks(&snapshot);
+        let chunks = chunks(&snapshot, MAX_BYTES);
         assert!(chunks.len() > 1);
         assert!(chunks.iter().all(|chunk| chunk.encoded_len() <= MAX_BYTES));
         assert!(chunks.iter().all(|chunk| chunk.generation == 3));

@@ -8,13 +8,13 @@ use bulkhead_proto::v1;
 use bulkhead_proto::v1::sync_request::Message as FromAgent;
 use bulkhead_proto::v1::sync_response::Message as ToAgent;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task;
 use tonic::{Code, Status, Streaming};
 
 use super::hello::{Introduced, introduced};
 use super::{Sync, chunks};
-use crate::clock::now;
+use crate::faults::{self, Point};
 use crate::ledger::{Batch, KnownNode, Ledger, LedgerError, StreamKey};
+use crate::outside::blocking;
 use crate::reason;
 use crate::state::Snapshot;
 use crate::status::Stream;
@@ -95,6 +95,7 @@ impl Session {
     async fn introduction(&mut self) -> Result<Introduced, End> {
         let mut ending = self.service.ending.clone();
         let first = tokio::select! {
+            biased;
             first = tokio::time::timeout(PATIENCE, self.requests.message()) => first,
             () = ended(&mut ending) => return Err(going_away().into()),
         };
@@ -172,7 +173,7 @@ impl Session {
     async fn register(&self, agent: &Introduced) -> Result<(Stream, oneshot::Receiver<()>), End> {
         let Introduced { stream: StreamKey { node, .. }, facts, started } = agent;
         let nodes = &self.service.nodes;
-        let registered = nodes.connect(node, facts.clone(), *started, now()).map_err(|older| {
+        let registered = nodes.connect(node, facts.clone(), *started, self.now()).map_err(|older| {
             let younger = older.younger_started.to_string();
             let message = format!(
                 "a younger agent process of node \"{node}\" (began {younger}) is connected; stop \
@@ -181,7 +182,7 @@ impl Session {
             let about = [("node", node.as_str()), ("younger_started", younger.as_str())];
             reason::refused(Code::FailedPrecondition, "AGENT_OLDER", message, about)
         })?;
-        let known = KnownNode { name: node.clone(), last_seen: now(), facts: facts.clone() };
+        let known = KnownNode { name: node.clone(), last_seen: self.now(), facts: facts.clone() };
         let state = Arc::clone(&self.service.state);
         let nodes = Arc::clone(nodes);
         self.blocking(move |ledger| {
@@ -200,14 +201,14 @@ impl Session {
         match message {
             FromAgent::Hello(_) => Err(no_hello("it came twice").into()),
             FromAgent::Status(status) => {
-                stream.stands(status, now());
+                stream.stands(status, self.now());
                 Ok(())
             }
             FromAgent::Usage(batch) => {
-                stream.seen(now());
+                stream.seen(self.now());
                 let (batch, left_out) = checked(&batch)?;
-                let key = key.clone();
-                let merged = self.blocking(move |ledger| ledger.merge(&key, &batch, now())).await?;
+                let (key, now) = (key.clone(), self.now());
+                let merged = self.blocking(move |ledger| ledger.merge(&key, &batch, now)).await?;
                 if !merged.duplicate && !left_out.is_empty() {
                     let (node, records) = (stream.node(), left_out.len());
                     for record in left_out.iter().take(MOST_LOGGED) {
@@ -215,13 +216,18 @@ impl Session {
                     }
                     stream.left_out(&left_out);
                 }
-                self.answer(ToAgent::UsageAck(v1::UsageAck { sequence: merged.acknowledged })).await
+                faults::pass(Point::UsageAcknowledge);
+                let sequence = merged.acknowledged;
+                self.answer(ToAgent::UsageAck(v1::UsageAck { sequence })).await?;
+                faults::pass(Point::UsageAcknowledged);
+                Ok(())
             }
         }
     }
 
     async fn tell(&self, stream: &Stream, snapshot: &Snapshot) -> Result<(), End> {
-        for chunk in chunks::chunks(snapshot) {
+        for chunk in chunks::chunks(snapshot, self.service.outside.chunk_bytes()) {
+            faults::pass(Point::SnapshotTell);
             self.answer(ToAgent::Snapshot(chunk)).await?;
         }
         stream.sent(snapshot.generation);
@@ -246,12 +252,16 @@ impl Session {
         self.answers.send(Ok(response)).await.map_err(|_| End::Gone)
     }
 
+    fn now(&self) -> u64 {
+        self.service.outside.now()
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Ledger) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, End> {
         let ledger = Arc::clone(&self.service.ledger);
-        match task::spawn_blocking(move || work(&ledger)).await {
+        match blocking(&self.service.outside, move || work(&ledger)).await {
             Ok(done) => done.map_err(|error| reason::ledger(&error).into()),
             Err(_) => Err(Status::internal("the ledger's task ended early").into()),
         }

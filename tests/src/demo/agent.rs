@@ -16,7 +16,7 @@ use super::world::World;
 
 /// The agent, stopped; goes on when this is dropped.
 #[derive(Debug)]
-pub(super) struct Frozen(Pid);
+pub(crate) struct Frozen(Pid);
 
 impl Drop for Frozen {
     fn drop(&mut self) {
@@ -27,18 +27,18 @@ impl Drop for Frozen {
 
 impl World {
     /// Kills the agent (SIGKILL), and returns when it is dead.
-    pub(super) fn kill_agent(&mut self) -> Result<()> {
+    pub(crate) fn kill_agent(&mut self) -> Result<()> {
         let patience = self.patience();
         self.agent.take().context("the agent does not run")?.kill(patience)
     }
 
     /// Stops the agent, if this is to be broken.
-    pub(super) fn freeze_agent_if(&self, sabotage: Sabotage) -> Result<Option<Frozen>> {
+    pub(crate) fn freeze_agent_if(&self, sabotage: Sabotage) -> Result<Option<Frozen>> {
         self.broken(sabotage).then(|| self.freeze_agent()).transpose()
     }
 
     /// Stops the agent.
-    pub(super) fn freeze_agent(&self) -> Result<Frozen> {
+    pub(crate) fn freeze_agent(&self) -> Result<Frozen> {
         let agent = self.agent.as_ref().context("the agent does not run")?;
         agent.signal(Signal::SIGSTOP)?;
         let pid = Pid::from_raw(i32::try_from(agent.id())?);
@@ -48,7 +48,7 @@ impl World {
     }
 
     /// Takes programs off that a dead agent left in place, and returns when they are off.
-    pub(super) fn take_off(&self, programs: &[&str]) -> Result<()> {
+    pub(crate) fn take_off(&self, programs: &[&str]) -> Result<()> {
         ensure!(self.agent.is_none(), "a living agent would keep its links");
         let mut links = Footprint::default();
         for program in programs {
@@ -62,7 +62,7 @@ impl World {
     }
 
     /// If this is to be broken: kills the agent and takes programs off. [`Self::mend`] follows.
-    pub(super) fn break_programs_if(
+    pub(crate) fn break_programs_if(
         &mut self,
         sabotage: Sabotage,
         programs: &[&str],
@@ -75,7 +75,7 @@ impl World {
     }
 
     /// Starts the agent where it does not run: it puts everything in place again.
-    pub(super) fn mend(&mut self) -> Result<()> {
+    pub(crate) fn mend(&mut self) -> Result<()> {
         if self.agent.is_none() {
             self.start_agent()?;
         }
@@ -83,13 +83,13 @@ impl World {
     }
 
     /// Writes a control file of a virtual cluster behind the agent's back.
-    pub(super) fn meddle(&self, virtual_cluster: &str, file: &str, value: &str) -> Result<()> {
+    pub(crate) fn meddle(&self, virtual_cluster: &str, file: &str, value: &str) -> Result<()> {
         let path = self.cgroup_file(virtual_cluster, file);
         fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display()))
     }
 
     /// Reads a control file of a virtual cluster.
-    pub(super) fn control(&self, virtual_cluster: &str, file: &str) -> Result<String> {
+    pub(crate) fn control(&self, virtual_cluster: &str, file: &str) -> Result<String> {
         let path = self.cgroup_file(virtual_cluster, file);
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         Ok(text.trim_end().to_owned())

@@ -1,7 +1,7 @@
 //! The checks, in the order in which they run.
 
 mod death;
-mod end;
+pub(crate) mod end;
 mod flow;
 mod ledger;
 mod limits;
@@ -232,7 +232,7 @@ fn missing_controllers() -> Result<Vec<&'static str>> {
 
 /// What a check saw.
 #[derive(Debug)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     parts: Vec<String>,
     ok: bool,
 }
@@ -245,14 +245,20 @@ impl Default for Findings {
 
 impl Findings {
     /// Notes what was seen, and whether it is as it must be.
-    pub(super) fn see(&mut self, ok: bool, seen: impl Into<String>) {
+    pub(crate) fn see(&mut self, ok: bool, seen: impl Into<String>) {
         let seen = seen.into();
         self.parts.push(if ok { seen } else { format!("NOT OK: {seen}") });
         self.ok &= ok;
     }
 
+    /// Adds what was seen elsewhere.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.parts.extend(other.parts);
+        self.ok &= other.ok;
+    }
+
     /// What was seen in one line, and whether all of it is as it must be. Nothing seen is not.
-    pub(super) fn told(self) -> (String, bool) {
+    pub(crate) fn told(self) -> (String, bool) {
         let ok = self.ok && !self.parts.is_empty();
         (self.parts.join("; "), ok)
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// A running child; dropped, it is killed.
 #[derive(Debug)]
-pub(super) struct Speaker {
+pub(crate) struct Speaker {
     what: String,
     child: Child,
     input: Option<ChildStdin>,
@@ -22,16 +22,16 @@ pub(super) struct Speaker {
 
 /// How a child ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     /// The last line that it said.
-    pub(super) last: Value,
+    pub(crate) last: Value,
     /// Its exit status.
-    pub(super) status: ExitStatus,
+    pub(crate) status: ExitStatus,
 }
 
 impl Ended {
     /// The signal that killed it; `bulkhead-agent exec` passes it on as 128 and its number.
-    pub(super) fn signal(&self) -> Option<i32> {
+    pub(crate) fn signal(&self) -> Option<i32> {
         let passed_on = self.status.code().and_then(|code| code.checked_sub(128));
         self.status.signal().or(passed_on.filter(|signal| *signal > 0))
     }
@@ -39,7 +39,7 @@ impl Ended {
 
 impl Speaker {
     /// Starts it; no answer may take longer than `patience`.
-    pub(super) fn start(
+    pub(crate) fn start(
         mut command: Command,
         what: impl Into<String>,
         patience: Duration,
@@ -64,7 +64,7 @@ impl Speaker {
     }
 
     /// Waits for its next line.
-    pub(super) fn next(&mut self) -> Result<Value> {
+    pub(crate) fn next(&mut self) -> Result<Value> {
         if let Some(line) = self.line()? {
             return self.parse(&line);
         }
@@ -73,7 +73,7 @@ impl Speaker {
     }
 
     /// Waits so long for its next line; `None` if there is none.
-    pub(super) fn next_within(&mut self, patience: Duration) -> Result<Option<Value>> {
+    pub(crate) fn next_within(&mut self, patience: Duration) -> Result<Option<Value>> {
         match self.lines.recv_timeout(patience) {
             Ok(line) => self.parse(&line).map(Some),
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -82,7 +82,7 @@ impl Speaker {
     }
 
     /// Says a line and waits for the answer.
-    pub(super) fn ask(&mut self, line: &str) -> Result<Value> {
+    pub(crate) fn ask(&mut self, line: &str) -> Result<Value> {
         let input = self.input.as_mut().context("its input is closed")?;
         writeln!(input, "{line}").with_context(|| format!("say \"{line}\" to {}", self.what))?;
         let answer = self.next()?;
@@ -94,7 +94,7 @@ impl Speaker {
 
     /// Closes its input, which ends what goes on until then, and gives its last line; it must
     /// end well.
-    pub(super) fn finish(self) -> Result<Value> {
+    pub(crate) fn finish(self) -> Result<Value> {
         let what = self.what.clone();
         let ended = self.end()?;
         ensure!(ended.status.success(), "{what} ended with {}", ended.status);
@@ -102,7 +102,7 @@ impl Speaker {
     }
 
     /// As [`Self::finish`], however it ends.
-    pub(super) fn end(mut self) -> Result<Ended> {
+    pub(crate) fn end(mut self) -> Result<Ended> {
         drop(self.input.take());
         let mut last = Value::Null;
         while let Some(line) = self.line()? {
@@ -141,7 +141,7 @@ impl Drop for Speaker {
 }
 
 /// Waits for a child to end.
-pub(super) fn wait(child: &mut Child, patience: Duration) -> Result<ExitStatus> {
+pub(crate) fn wait(child: &mut Child, patience: Duration) -> Result<ExitStatus> {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(status) = child.try_wait()? {

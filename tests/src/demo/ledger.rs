@@ -25,7 +25,7 @@ fn open(data: &Path) -> Result<Connection> {
 
 /// Two virtual clusters' rows, swapped, with the agent stopped for as long.
 #[derive(Debug)]
-pub(super) struct Swapped {
+pub(crate) struct Swapped {
     data: PathBuf,
     names: [&'static str; 2],
     _frozen: Frozen,
@@ -33,13 +33,13 @@ pub(super) struct Swapped {
 
 impl Swapped {
     /// Swaps the rows.
-    pub(super) fn swap(data: &Path, names: [&'static str; 2], frozen: Frozen) -> Result<Self> {
+    pub(crate) fn swap(data: &Path, names: [&'static str; 2], frozen: Frozen) -> Result<Self> {
         exchange(data, names)?;
         Ok(Self { data: data.to_owned(), names, _frozen: frozen })
     }
 
     /// Swaps them again, and lets the agent go on.
-    pub(super) fn swap_back(self) -> Result<()> {
+    pub(crate) fn swap_back(self) -> Result<()> {
         exchange(&self.data, self.names)
     }
 }
@@ -62,20 +62,18 @@ fn exchange(data: &Path, [a, b]: [&str; 2]) -> Result<()> {
 }
 
 /// Books everything once more, as if it had been counted in another life of the same counters.
-pub(super) fn double(data: &Path) -> Result<()> {
-    const COLUMNS: &str = "meter, first_start, last_start, longest";
+pub(crate) fn double(data: &Path) -> Result<()> {
     let mut connection = open(data)?;
     let transaction = connection.transaction()?;
     let first: i64 = transaction.query_row("SELECT max(id) FROM series", [], |row| row.get(0))?;
     transaction.execute(
-        &format!(
-            "INSERT INTO series (id, virtual_cluster, boot, cgroup, epoch, {COLUMNS})
-             SELECT id + ?1, virtual_cluster, boot, cgroup, epoch + 1, {COLUMNS} FROM series"
-        ),
+        "INSERT INTO series (id, virtual_cluster, boot, cgroup, epoch)
+         SELECT id + ?1, virtual_cluster, boot, cgroup, epoch + 1 FROM series",
         [first],
     )?;
     transaction.execute(
-        "INSERT INTO record SELECT series + ?1, window_start, window_length, value FROM record",
+        "INSERT INTO record
+         SELECT series + ?1, window_start, window_length, counted FROM record",
         [first],
     )?;
     transaction.commit()?;

@@ -15,21 +15,21 @@ use aya::programs::{loaded_links, loaded_programs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::PREFIX;
+use super::{prefix, program};
 use crate::sandbox::cgroup2_mount;
 
 /// How long a cgroup may take to be empty after its processes were killed.
 const EMPTY_WITHIN: Duration = Duration::from_secs(20);
 
 /// The directory of the demo with that process id.
-pub(super) fn home(pid: u32) -> PathBuf {
-    std::env::temp_dir().join(format!("{PREFIX}{pid}"))
+pub(crate) fn home(pid: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("{}{pid}", prefix()))
 }
 
 /// Numbers by which the kernel knows what was ours. Names would not do: another agent on this
 /// machine has programs of the same names.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Footprint {
+pub(crate) struct Footprint {
     links: BTreeSet<u32>,
     programs: BTreeSet<u32>,
     maps: BTreeSet<u32>,
@@ -37,7 +37,7 @@ pub(super) struct Footprint {
 
 impl Footprint {
     /// Adds whatever is pinned below `pins` now.
-    pub(super) fn add(&mut self, pins: &Path) -> Result<()> {
+    pub(crate) fn add(&mut self, pins: &Path) -> Result<()> {
         for version in children(pins)? {
             for link in children(&version.join("links"))? {
                 self.add_link(&link)?;
@@ -50,7 +50,7 @@ impl Footprint {
     }
 
     /// Adds a link by its pin, and its program.
-    pub(super) fn add_link(&mut self, pin: &Path) -> Result<()> {
+    pub(crate) fn add_link(&mut self, pin: &Path) -> Result<()> {
         let info = FdLink::from(PinnedLink::from_pin(pin)?).info()?;
         self.links.insert(info.id());
         self.programs.insert(info.program_id());
@@ -59,18 +59,18 @@ impl Footprint {
 
     /// Whether any of the programs may still run: a link that nobody can open any more is not yet
     /// off, but its program has an id until it is.
-    pub(super) fn may_run(&self) -> bool {
+    pub(crate) fn may_run(&self) -> bool {
         loaded_links().flatten().any(|link| self.links.contains(&link.id()))
             || loaded_programs().flatten().any(|program| self.programs.contains(&program.id()))
     }
 
     /// How much it is: links, programs, maps.
-    pub(super) fn size(&self) -> [usize; 3] {
+    pub(crate) fn size(&self) -> [usize; 3] {
         [self.links.len(), self.programs.len(), self.maps.len()]
     }
 
     /// What of it the kernel still has.
-    pub(super) fn still_there(&self) -> Vec<String> {
+    pub(crate) fn still_there(&self) -> Vec<String> {
         // Others' may vanish between being listed and being opened; that is an error here.
         let links = loaded_links().flatten().map(|link| link.id());
         let links = links.filter(|id| self.links.contains(id)).map(|id| format!("link {id}"));
@@ -85,7 +85,7 @@ impl Footprint {
 }
 
 /// Kills what runs in a cgroup and below.
-pub(super) fn kill_cgroup(dir: &Path) -> Result<()> {
+pub(crate) fn kill_cgroup(dir: &Path) -> Result<()> {
     match fs::write(dir.join("cgroup.kill"), "1") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.with_context(|| format!("kill {}", dir.display())),
@@ -93,7 +93,7 @@ pub(super) fn kill_cgroup(dir: &Path) -> Result<()> {
 }
 
 /// Kills what runs in a cgroup and below, and removes it.
-pub(super) fn remove_cgroup(dir: &Path) -> Result<()> {
+pub(crate) fn remove_cgroup(dir: &Path) -> Result<()> {
     kill_cgroup(dir)?;
     let deadline = Instant::now() + EMPTY_WITHIN;
     loop {
@@ -122,9 +122,9 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
 
 /// Everything that has the name of the demo with that process id: cgroups, directories, mounts,
 /// processes that were told of its directory.
-pub(super) fn named(pid: u32) -> Result<Vec<String>> {
+pub(crate) fn named(pid: u32) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    let (home, cgroup) = (home(pid), cgroup2_mount()?.join(format!("{PREFIX}{pid}")));
+    let (home, cgroup) = (home(pid), cgroup2_mount()?.join(format!("{}{pid}", prefix())));
     found.extend(
         [&home, &cgroup]
             .into_iter()
@@ -160,7 +160,7 @@ fn processes_of(pid: u32) -> Result<Vec<i32>> {
 
 /// Processes that are in one of these network namespaces. Without processes, and without a name
 /// or an open file, which nobody else ever had, a namespace is gone.
-pub(super) fn in_namespaces(inodes: &[u64]) -> Result<Vec<String>> {
+pub(crate) fn in_namespaces(inodes: &[u64]) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("list processes")? {
         let path = entry?.path();
@@ -176,12 +176,12 @@ pub(super) fn in_namespaces(inodes: &[u64]) -> Result<Vec<String>> {
 }
 
 /// Removes what the demo with that process id left behind: only what has its name.
-pub(super) fn sweep(pid: u32) -> Result<()> {
+pub(crate) fn sweep(pid: u32) -> Result<()> {
     for process in processes_of(pid)? {
         // Fails only when it has ended already.
         let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
     }
-    remove_cgroup(&cgroup2_mount()?.join(format!("{PREFIX}{pid}")))?;
+    remove_cgroup(&cgroup2_mount()?.join(format!("{}{pid}", prefix())))?;
     match fs::remove_dir_all(home(pid)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", home(pid).display()))
@@ -191,16 +191,16 @@ pub(super) fn sweep(pid: u32) -> Result<()> {
 }
 
 /// Removes what demos that were killed left behind.
-pub(super) fn sweep_dead() -> Result<()> {
+pub(crate) fn sweep_dead() -> Result<()> {
     let mut pids = BTreeSet::new();
     for dir in [cgroup2_mount()?, std::env::temp_dir()] {
         for path in children(&dir)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            pids.extend(name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok()));
+            pids.extend(name.strip_prefix(&prefix()).and_then(|pid| pid.parse::<u32>().ok()));
         }
     }
     for pid in pids.into_iter().filter(|pid| !lives(*pid)) {
-        eprintln!("sweeping up after demo {pid}, which was killed");
+        eprintln!("sweeping up after {}{pid}, which was killed", prefix());
         sweep(pid)?;
     }
     Ok(())
@@ -211,7 +211,7 @@ pub(super) fn sweep_dead() -> Result<()> {
 fn lives(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map_or("", |(_, after)| after);
-    stat.contains(" (bh-demo) ") && !state.starts_with(['Z', 'X'])
+    stat.contains(&format!(" ({}) ", program())) && !state.starts_with(['Z', 'X'])
 }
 
 fn children(dir: &Path) -> Result<Vec<PathBuf>> {

@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 /// A host of the demo.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Host {
+pub(crate) enum Host {
     /// First host of virtual cluster prod.
     ProdA,
     /// Second host of virtual cluster prod.
@@ -31,10 +31,10 @@ pub(super) enum Host {
 
 impl Host {
     /// Every host.
-    pub(super) const ALL: [Self; 4] = [Self::ProdA, Self::ProdB, Self::Dev, Self::Batch];
+    pub(crate) const ALL: [Self; 4] = [Self::ProdA, Self::ProdB, Self::Dev, Self::Batch];
 
     /// Its name.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::ProdA => "prod-a",
             Self::ProdB => "prod-b",
@@ -44,7 +44,7 @@ impl Host {
     }
 
     /// The virtual cluster that it belongs to.
-    pub(super) const fn virtual_cluster(self) -> &'static str {
+    pub(crate) const fn virtual_cluster(self) -> &'static str {
         match self {
             Self::ProdA | Self::ProdB => "prod",
             Self::Dev => "dev",
@@ -57,23 +57,23 @@ impl Host {
     }
 
     /// Its IPv4 address.
-    pub(super) const fn v4(self) -> IpAddr {
+    pub(crate) const fn v4(self) -> IpAddr {
         IpAddr::V4(v4(self.number()))
     }
 
     /// Its IPv6 address.
-    pub(super) const fn v6(self) -> IpAddr {
+    pub(crate) const fn v6(self) -> IpAddr {
         IpAddr::V6(v6(self.number()))
     }
 
     /// Its IPv4 address as an IPv6 socket writes it.
-    pub(super) const fn mapped(self) -> IpAddr {
+    pub(crate) const fn mapped(self) -> IpAddr {
         IpAddr::V6(v4(self.number()).to_ipv6_mapped())
     }
 }
 
 /// Addresses that prod-b has from the beginning, and that Bulkhead is told of late.
-pub(super) const LATE: [IpAddr; 2] = [IpAddr::V4(v4(99)), IpAddr::V6(v6(0x99))];
+pub(crate) const LATE: [IpAddr; 2] = [IpAddr::V4(v4(99)), IpAddr::V6(v6(0x99))];
 
 const fn v4(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(198, 18, 0, last)
@@ -85,14 +85,14 @@ const fn v6(last: u8) -> Ipv6Addr {
 
 /// All hosts, and the bridge between them.
 #[derive(Debug)]
-pub(super) struct Network {
+pub(crate) struct Network {
     hosts: [Namespace; 4],
     bridge: Namespace,
 }
 
 impl Network {
     /// Makes the hosts and plugs them in.
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let bridge = Namespace::new()?;
         bridge
             .ip("link add br0 type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up\n")?;
@@ -101,13 +101,13 @@ impl Network {
     }
 
     /// The numbers by which the kernel knows the namespaces.
-    pub(super) fn inodes(&self) -> Result<Vec<u64>> {
+    pub(crate) fn inodes(&self) -> Result<Vec<u64>> {
         let all = self.hosts.iter().chain([&self.bridge]);
         all.map(|namespace| Ok(namespace.0.metadata()?.ino())).collect()
     }
 
     /// The namespace of a host.
-    pub(super) fn host(&self, host: Host) -> &Namespace {
+    pub(crate) fn host(&self, host: Host) -> &Namespace {
         &self.hosts[host as usize]
     }
 }
@@ -143,24 +143,24 @@ fn plug_in(host: Host, bridge: &Namespace) -> Result<Namespace> {
 
 /// A network namespace.
 #[derive(Debug)]
-pub(super) struct Namespace(File);
+pub(crate) struct Namespace(File);
 
 /// What an interface and the stack above it have received.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Received {
+pub(crate) struct Received {
     /// Packets that came in on eth0.
-    pub(super) packets: u64,
+    pub(crate) packets: u64,
     /// Echo requests, of IPv4 and IPv6, that the stack took in.
-    pub(super) echoes: u64,
+    pub(crate) echoes: u64,
 }
 
 /// What went out on eth0, as the interface counts it.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Sent {
+pub(crate) struct Sent {
     /// Bytes, from the Ethernet header on.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// Packets.
-    pub(super) packets: u64,
+    pub(crate) packets: u64,
 }
 
 impl Namespace {
@@ -173,12 +173,12 @@ impl Namespace {
     }
 
     /// A path by which other processes can join it while this one lives.
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
     }
 
     /// What eth0 and the stack have received.
-    pub(super) fn received(&self) -> Result<Received> {
+    pub(crate) fn received(&self) -> Result<Received> {
         let files = self.read(["dev", "snmp", "snmp6"])?;
         let [_, packets] = interface(&files[0], 0)?;
         let v4 = paired(&files[1], "Icmp", "InEchos");
@@ -189,7 +189,7 @@ impl Namespace {
     }
 
     /// What eth0 has sent.
-    pub(super) fn sent(&self) -> Result<Sent> {
+    pub(crate) fn sent(&self) -> Result<Sent> {
         let [bytes, packets] = interface(&self.read(["dev"])?[0], 8)?;
         Ok(Sent { bytes, packets })
     }

@@ -15,11 +15,11 @@ const FILES: [(&str, &str); 4] = [
 
 /// The directory.
 #[derive(Debug)]
-pub(super) struct Objects(PathBuf);
+pub(crate) struct Objects(PathBuf);
 
 impl Objects {
     /// Writes every file.
-    pub(super) fn create(dir: PathBuf) -> Result<Self> {
+    pub(crate) fn create(dir: PathBuf) -> Result<Self> {
         fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
         let objects = Self(dir);
         FILES.iter().try_for_each(|(name, text)| objects.write(name, text))?;
@@ -27,18 +27,34 @@ impl Objects {
     }
 
     /// Where they are.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.0
     }
 
     /// Writes one object with a piece of the original text replaced, as an editor does.
-    pub(super) fn edit(&self, name: &str, old: &str, new: &str) -> Result<()> {
+    pub(crate) fn edit(&self, name: &str, old: &str, new: &str) -> Result<()> {
         self.write(name, &edited(name, old, new)?)
     }
 
     /// Writes one object as it was at the beginning.
-    pub(super) fn restore(&self, name: &str) -> Result<()> {
+    pub(crate) fn restore(&self, name: &str) -> Result<()> {
         self.write(name, original(name)?)
+    }
+
+    /// Writes an object of any text.
+    pub(crate) fn put(&self, name: &str, text: &str) -> Result<()> {
+        self.write(name, text)
+    }
+
+    /// Takes an object away; one that is not there is away.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let path = self.0.join(format!("{name}.yaml"));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whole or not at all: beside it first, then in its place.

@@ -12,68 +12,72 @@ use serde::de::DeserializeOwned;
 
 /// Somebody who asks the controller.
 #[derive(Clone, Debug)]
-pub(super) struct Operator {
+pub(crate) struct Operator {
     /// The program.
-    pub(super) bulkheadctl: PathBuf,
+    pub(crate) bulkheadctl: PathBuf,
     /// The controller's port for operators.
-    pub(super) server: String,
+    pub(crate) server: String,
+    /// How far back questions go: longer than anything that is asked about.
+    pub(crate) since: &'static str,
 }
 
 /// What a virtual cluster used since the beginning.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Deserialize)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// Its name.
-    pub(super) virtual_cluster: Option<String>,
+    pub(crate) virtual_cluster: Option<String>,
     /// CPU time.
-    pub(super) cpu: Option<Cpu>,
+    pub(crate) cpu: Option<Cpu>,
     /// Memory.
-    pub(super) memory: Option<Memory>,
+    pub(crate) memory: Option<Memory>,
     /// Tasks.
-    pub(super) pids: Option<Pids>,
+    pub(crate) pids: Option<Pids>,
     /// Network.
-    pub(super) network: Option<Network>,
+    pub(crate) network: Option<Network>,
 }
 
 /// CPU time.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
-pub(super) struct Cpu {
+pub(crate) struct Cpu {
     /// In nanoseconds.
-    pub(super) usage_nanoseconds: u64,
+    pub(crate) usage_nanoseconds: u64,
 }
 
 /// Memory.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// Integrated over time.
-    pub(super) byte_seconds: u64,
+    pub(crate) byte_seconds: u64,
     /// When last sampled.
-    pub(super) current_bytes: u64,
+    pub(crate) current_bytes: u64,
     /// Processes killed for want of memory.
-    pub(super) oom_kills: u64,
+    pub(crate) oom_kills: u64,
 }
 
 /// Tasks.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
-pub(super) struct Pids {
+pub(crate) struct Pids {
     /// Forks refused.
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
 }
 
 /// Network.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Deserialize)]
-pub(super) struct Network {
+pub(crate) struct Network {
     classes: Vec<Cell>,
     /// How much of the time was seen.
     #[serde(default)]
-    pub(super) coverage: Coverage,
+    pub(crate) coverage: Coverage,
 }
 
 /// How much of the time was seen.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
 #[serde(default)]
-pub(super) struct Coverage {
+pub(crate) struct Coverage {
     /// Time for which there are records.
-    pub(super) covered_nanoseconds: u64,
+    pub(crate) covered_nanoseconds: u64,
+    /// Time asked for, from the first record on.
+    pub(crate) wanted_nanoseconds: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Default, Debug, Deserialize)]
@@ -87,13 +91,17 @@ struct Cell {
 
 /// Traffic of one direction and class.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
-pub(super) struct Counters {
-    pub(super) passed_bytes: u64,
-    pub(super) passed_packets: u64,
-    pub(super) denied_bytes: u64,
-    pub(super) denied_packets: u64,
-    pub(super) denied_connects: u64,
-    pub(super) denied_sendmsgs: u64,
+pub(crate) struct Counters {
+    pub(crate) passed_bytes: u64,
+    pub(crate) passed_packets: u64,
+    pub(crate) denied_bytes: u64,
+    pub(crate) denied_packets: u64,
+    pub(crate) denied_connects: u64,
+    pub(crate) denied_sendmsgs: u64,
+    #[serde(default)]
+    pub(crate) would_deny_bytes: u64,
+    #[serde(default)]
+    pub(crate) would_deny_packets: u64,
 }
 
 impl Sub for Counters {
@@ -109,13 +117,15 @@ impl Sub for Counters {
             denied_packets: self.denied_packets.wrapping_sub(before.denied_packets),
             denied_connects: self.denied_connects.wrapping_sub(before.denied_connects),
             denied_sendmsgs: self.denied_sendmsgs.wrapping_sub(before.denied_sendmsgs),
+            would_deny_bytes: self.would_deny_bytes.wrapping_sub(before.would_deny_bytes),
+            would_deny_packets: self.would_deny_packets.wrapping_sub(before.would_deny_packets),
         }
     }
 }
 
 impl Usage {
     /// Traffic of one direction ("Egress") and class ("Own").
-    pub(super) fn network(&self, direction: &str, class: &str) -> Counters {
+    pub(crate) fn network(&self, direction: &str, class: &str) -> Counters {
         let classes = self.network.iter().flat_map(|network| &network.classes);
         classes
             .filter(|found| found.direction == direction && found.far_end == class)
@@ -125,38 +135,38 @@ impl Usage {
     }
 
     /// CPU time, milliseconds.
-    pub(super) fn cpu_milliseconds(&self) -> u64 {
+    pub(crate) fn cpu_milliseconds(&self) -> u64 {
         self.cpu.unwrap_or_default().usage_nanoseconds / 1_000_000
     }
 }
 
 /// A node as the controller knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub(super) struct Node {
-    pub(super) connection: String,
-    pub(super) last_seen: Option<Timestamp>,
-    pub(super) wanted_generation: u64,
-    pub(super) applied_generation: u64,
+pub(crate) struct Node {
+    pub(crate) connection: String,
+    pub(crate) last_seen: Option<Timestamp>,
+    pub(crate) wanted_generation: u64,
+    pub(crate) applied_generation: u64,
     #[serde(default)]
-    pub(super) reasons: Vec<Reason>,
-    pub(super) virtual_clusters: Vec<Standing>,
+    pub(crate) reasons: Vec<Reason>,
+    pub(crate) virtual_clusters: Vec<Standing>,
 }
 
 /// Why something is not as asked.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub(super) struct Reason {
-    pub(super) subject: String,
-    pub(super) message: String,
+pub(crate) struct Reason {
+    pub(crate) subject: String,
+    pub(crate) message: String,
 }
 
 /// How a virtual cluster stands on a node.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub(super) struct Standing {
-    pub(super) virtual_cluster: String,
-    pub(super) state: String,
+pub(crate) struct Standing {
+    pub(crate) virtual_cluster: String,
+    pub(crate) state: String,
     #[serde(default)]
-    pub(super) reasons: Vec<Reason>,
-    pub(super) mended: u64,
+    pub(crate) reasons: Vec<Reason>,
+    pub(crate) mended: u64,
 }
 
 #[derive(Deserialize)]
@@ -170,13 +180,13 @@ struct Rows {
 }
 
 impl Operator {
-    /// What every virtual cluster used in the last hour, which is longer than any demo.
-    pub(super) fn usage(&self) -> Result<BTreeMap<String, Usage>> {
-        self.rows(&["usage", "--since", "1h"])
+    /// What every virtual cluster used.
+    pub(crate) fn usage(&self) -> Result<BTreeMap<String, Usage>> {
+        self.rows(&["usage", "--since", self.since])
     }
 
     /// As [`Self::usage`], of the time since then only.
-    pub(super) fn usage_since(&self, start: Timestamp) -> Result<BTreeMap<String, Usage>> {
+    pub(crate) fn usage_since(&self, start: Timestamp) -> Result<BTreeMap<String, Usage>> {
         self.rows(&["usage", "--start", &start.to_string()])
     }
 
@@ -187,19 +197,19 @@ impl Operator {
     }
 
     /// What one virtual cluster used; nothing if nothing is known of it.
-    pub(super) fn usage_of(&self, virtual_cluster: &str) -> Result<Usage> {
+    pub(crate) fn usage_of(&self, virtual_cluster: &str) -> Result<Usage> {
         Ok(self.usage()?.remove(virtual_cluster).unwrap_or_default())
     }
 
     /// The one node of the demo; `None` before it has reported.
-    pub(super) fn node(&self) -> Result<Option<Node>> {
+    pub(crate) fn node(&self) -> Result<Option<Node>> {
         let mut answer: Nodes = self.ask(&["get", "nodes"])?;
         ensure!(answer.nodes.len() <= 1, "the demo has one node, not {}", answer.nodes.len());
         Ok(answer.nodes.pop())
     }
 
     /// How often somebody else's change to a virtual cluster was mended.
-    pub(super) fn mended(&self, virtual_cluster: &str) -> Result<u64> {
+    pub(crate) fn mended(&self, virtual_cluster: &str) -> Result<u64> {
         let node = self.node()?.context("the node has not reported")?;
         let standing =
             node.virtual_clusters.iter().find(|found| found.virtual_cluster == virtual_cluster);

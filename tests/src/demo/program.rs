@@ -16,7 +16,7 @@ const TAIL_LINES: usize = 12;
 
 /// Where the programs are.
 #[derive(Clone, Debug)]
-pub(super) struct Programs(PathBuf);
+pub(crate) struct Programs(PathBuf);
 
 impl Programs {
     const ALL: [&str; 6] = [
@@ -29,7 +29,7 @@ impl Programs {
     ];
 
     /// In `dir`, all of them.
-    pub(super) fn find(dir: &Path) -> Result<Self> {
+    pub(crate) fn find(dir: &Path) -> Result<Self> {
         for name in Self::ALL {
             let path = dir.join(name);
             ensure!(
@@ -42,14 +42,14 @@ impl Programs {
     }
 
     /// The path of one of them.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
 
 /// A program that goes on until it is ended; dropped, it is killed.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     name: &'static str,
     child: Child,
     log: PathBuf,
@@ -57,7 +57,7 @@ pub(super) struct Daemon {
 
 impl Daemon {
     /// Starts it; what it prints is added to a log in `dir`.
-    pub(super) fn start(name: &'static str, mut command: Command, dir: &Path) -> Result<Self> {
+    pub(crate) fn start(name: &'static str, mut command: Command, dir: &Path) -> Result<Self> {
         let log = dir.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log);
         let file = file.with_context(|| format!("open {}", log.display()))?;
@@ -71,7 +71,7 @@ impl Daemon {
     }
 
     /// Whether it still runs; the error of one that ended by itself shows its last lines.
-    pub(super) fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         let ended = self.child.try_wait()?;
         ensure!(
             ended.is_none(),
@@ -83,26 +83,36 @@ impl Daemon {
         Ok(())
     }
 
+    /// How it ended, if it has ended by itself.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// The last lines of what it has printed.
+    pub(crate) fn last_words(&self) -> String {
+        self.tail()
+    }
+
     /// Its process id.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends it a signal.
-    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?);
         kill(pid, signal).with_context(|| format!("send {signal} to {}", self.name))
     }
 
     /// Kills it, and returns when it is dead.
-    pub(super) fn kill(mut self, patience: Duration) -> Result<()> {
+    pub(crate) fn kill(mut self, patience: Duration) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
         let status = wait(&mut self.child, patience);
         status.with_context(|| format!("wait for the killed {}", self.name)).map(drop)
     }
 
     /// Asks it to end, and returns how it did.
-    pub(super) fn end(mut self, patience: Duration) -> Result<ExitStatus> {
+    pub(crate) fn end(mut self, patience: Duration) -> Result<ExitStatus> {
         self.check()?;
         self.signal(Signal::SIGTERM)?;
         let status = wait(&mut self.child, patience);

@@ -10,7 +10,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Looks until there is something, at most for `patience`; `look` may leave in its note what it
 /// saw instead, for the error.
-pub(super) fn until<T>(
+pub(crate) fn until<T>(
     what: &str,
     patience: Duration,
     mut look: impl FnMut(&mut String) -> Result<Option<T>>,
@@ -30,7 +30,7 @@ pub(super) fn until<T>(
 }
 
 /// As [`until`], for a condition that may never come: the last value, and whether it did.
-pub(super) fn settle<T>(
+pub(crate) fn settle<T>(
     patience: Duration,
     mut look: impl FnMut() -> Result<T>,
     wanted: impl Fn(&T) -> bool,

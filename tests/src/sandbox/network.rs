@@ -79,6 +79,11 @@ impl Host {
         Path::new("/run/netns").join(&self.namespace)
     }
 
+    /// Runs `ip` on it, with the words of a line.
+    pub fn ip(&self, line: &str) -> Result<()> {
+        ip(&format!("-n {} {line}", self.namespace))
+    }
+
     /// A counter of its interface, as `/sys/class/net/eth0/statistics` names them.
     pub fn interface_counter(&self, counter: &str) -> Result<u64> {
         let output = Command::new("ip")

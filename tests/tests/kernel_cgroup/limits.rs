@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use bulkhead_agent::kernel::cgroup::{CgroupError, Sampler};
 use bulkhead_agent::kernel::exec::{ExecError, Exit};
+use bulkhead_agent::kernel::probe::features::Answer;
 use bulkhead_agent::kernel::probe::{Files, Probe};
 use bulkhead_core::control::{CpuMax, Device, IoMax, Max};
 use bulkhead_core::{Control, ControlValue, Controller};
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 
-use crate::fixture::{Fixture, sample, vc, wait_for};
+use crate::fixture::{Fixture, mount_point, sample, vc, wait_for};
 
 const MIB: u64 = 1 << 20;
 /// A directory on a block device that may be written to and limited.
@@ -150,7 +151,7 @@ fn pids_max_stops_a_fork_bomb_and_the_neighbours_go_on() {
         let pids = sample(&mut sampler, tree)[&vc("red")].counters.pids.unwrap();
         assert!(pids.current <= 32, "{pids:?}");
         assert!(pids.peak.unwrap() <= 32, "{pids:?}");
-        refused = pids.refused;
+        refused = pids.refused.unwrap();
         assert!(start.elapsed() < Duration::from_mins(1), "the bomb was never stopped");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -158,7 +159,45 @@ fn pids_max_stops_a_fork_bomb_and_the_neighbours_go_on() {
         fixture.script("blue", "for i in 1 2 3 4 5; do /bin/true || exit 1; done"),
         Exit::Code(0)
     );
-    assert_eq!(sample(&mut sampler, tree)[&vc("blue")].counters.pids.unwrap().refused, 0);
+    assert_eq!(sample(&mut sampler, tree)[&vc("blue")].counters.pids.unwrap().refused, Some(0));
+}
+
+/// Once with the limit two cgroups above whoever forks, each with a pids controller of its own:
+/// before Linux 6.11 only the lowest counts, so what the virtual cluster says is not all.
+#[test]
+fn forks_that_are_refused_further_down_are_counted_or_not_told() {
+    let fixture = limited(&["red"]);
+    let tree = fixture.tree();
+    tree.write(&vc("red"), Control::PidsMax, &at(8)).unwrap();
+    let red = fixture.directory("red");
+    let refused = || {
+        let counters = sample(&mut Sampler::default(), tree)[&vc("red")].counters;
+        counters.pids.unwrap().refused
+    };
+    assert_eq!(refused(), Some(0));
+    let pod = red.join("pod");
+    fs::create_dir(&pod).unwrap();
+    fs::write(red.join("cgroup.subtree_control"), "+pids").unwrap();
+    let mut bomb = std::process::Command::new("/bin/sh");
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1 & done; wait",
+        pod.display()
+    );
+    bomb.args(["-c", &script]).stderr(std::process::Stdio::null()).status().unwrap();
+    let told = refused();
+    wait_for("the pod being empty", || {
+        fs::read_to_string(pod.join("cgroup.procs")).unwrap().is_empty()
+    });
+    fs::remove_dir(&pod).unwrap();
+    fs::write(red.join("cgroup.subtree_control"), "-pids").unwrap();
+    let mount = mount_point();
+    let features = bulkhead_agent::kernel::probe::features::all(Some(&mount));
+    let name = "pids.events counts where the limit is";
+    let feature = features.iter().find(|feature| feature.name == name).unwrap();
+    match feature.answer {
+        Answer::Present => assert!(told.is_some_and(|count| count > 0), "{told:?}"),
+        _ => assert_eq!(told, None, "{:?}", feature.answer),
+    }
 }
 
 #[test]
@@ -252,7 +291,7 @@ fn everything_is_counted() {
     let memory = counters.memory.unwrap();
     assert!(memory.peak_bytes.unwrap() > 0 && memory.oom_kills == 0);
     let pids = counters.pids.unwrap();
-    assert_eq!((pids.current, pids.refused), (0, 0));
+    assert_eq!((pids.current, pids.refused), (0, Some(0)));
     assert!(pids.peak.unwrap() >= 1);
     assert!(counters.io.is_some() && counters.pressure.is_some());
 }

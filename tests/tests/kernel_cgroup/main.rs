@@ -13,3 +13,4 @@ mod hierarchy;
 mod hybrid;
 mod limits;
 mod systemd;
+mod usage;

@@ -1,4 +1,4 @@
-//! The root image: a plain Debian with the kernel that the lab promises, made once and cached.
+//! What a node boots from: made once from Debian's packages, and cached.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,14 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::disk;
+use super::guest::Guest;
+use super::modules;
 use crate::command::Cmd;
 use crate::progress::{self, Step};
 use crate::setup::Archive;
 
-/// The Debian suite of the guest: kernel 6.12, systemd 257.
-const SUITE: &str = "trixie";
-
-/// What the guest has beyond the minimal system.
+/// What a node with systemd has beyond the minimal system.
 const PACKAGES: &[&str] = &[
     "busybox-static",
     "dbus",
@@ -42,6 +41,9 @@ rm -rf var/lib/apt/lists/* var/cache/apt/*
 # Newer than /usr: systemd then takes nothing for outdated.
 touch etc/.updated var/.updated";
 
+/// All that a node without systemd has of Debian.
+const BARE_PACKAGES: &[&str] = &["linux-image-cloud-amd64", "busybox-static"];
+
 /// Size of the root disk, in bytes; sparse, so that only what is used takes space.
 const DISK_BYTES: u64 = 2 << 30;
 
@@ -50,23 +52,29 @@ const KEEP_UNUSED: Duration = Duration::from_hours(7 * 24);
 
 /// A whole image in the cache.
 pub(crate) struct Image {
+    guest: Guest,
     dir: PathBuf,
 }
 
 impl Image {
     /// The cached image of today's recipe; built when it is absent or `rebuild` is asked.
-    pub(crate) fn get(rebuild: bool) -> Result<Self> {
+    pub(crate) fn get(guest: Guest, rebuild: bool) -> Result<Self> {
         let lab = super::directory()?;
-        let image = Self { dir: lab.join(format!("image-{:016x}", recipe())) };
+        let image = Self { guest, dir: lab.join(format!("image-{:016x}", recipe(guest))) };
         // Two builders at once: the second waits, then finds the first one's image.
         let _turn = super::turn(&lab)?;
         if rebuild || !image.dir.is_dir() {
-            progress::during(format!("Making the lab's root image (Debian {SUITE})"), |step| {
-                image.build(&lab, step)
-            })?;
+            let suite = guest.suite();
+            let what = format!("Making the image of the lab's node {guest} (Debian {suite})");
+            progress::during(what, |step| image.build(&lab, step))?;
             forget_old_images(&lab, &image.dir);
         }
         Ok(image)
+    }
+
+    /// What it is an image of.
+    pub(super) fn guest(&self) -> Guest {
+        self.guest
     }
 
     /// Where it is.
@@ -74,9 +82,9 @@ impl Image {
         &self.dir
     }
 
-    /// The root disk.
-    pub(super) fn disk(&self) -> PathBuf {
-        self.dir.join("root.img")
+    /// The root disk; `None`: all of the node is in its initial file system.
+    pub(super) fn disk(&self) -> Option<PathBuf> {
+        (self.guest != Guest::Oldest).then(|| self.dir.join("root.img"))
     }
 
     /// The kernel.
@@ -89,9 +97,15 @@ impl Image {
         self.dir.join("busybox")
     }
 
-    /// The kernel module for the guest's disks; the kernel has all else built in.
+    /// The kernel module for the disks of a node with a root disk; its kernel has all else that
+    /// finds the disk built in.
     pub(super) fn disk_driver(&self) -> PathBuf {
         self.dir.join("virtio_blk.ko.xz")
+    }
+
+    /// The kernel modules of a node without a root disk: what stands for /lib/modules.
+    pub(super) fn modules(&self) -> PathBuf {
+        self.dir.join("modules")
     }
 
     fn build(&self, lab: &Path, step: &Step) -> Result<()> {
@@ -99,34 +113,62 @@ impl Image {
         remove_tree(&building, step)?;
         fs::create_dir_all(&building).with_context(|| format!("create {}", building.display()))?;
         let root = building.join("root");
-        install(&root, step)?;
-        let kernel = only_entry(&root.join("usr/lib/modules"))?;
-        let module = "kernel/drivers/block/virtio_blk.ko.xz";
-        for (from, to) in [
-            (root.join("boot").join(format!("vmlinuz-{kernel}")), "vmlinuz"),
-            (root.join("usr/bin/busybox"), "busybox"),
-            (root.join("usr/lib/modules").join(&kernel).join(module), "virtio_blk.ko.xz"),
-        ] {
-            fs::copy(&from, building.join(to))
-                .with_context(|| format!("copy {} out of the root", from.display()))?;
+        if self.guest == Guest::Oldest {
+            self.build_bare(&building, &root, step)?;
+        } else {
+            self.build_system(&building, &root, step)?;
         }
-        disk::from_root_tree(&building.join("root.img"), DISK_BYTES, &root, step)?;
         remove_tree(&root, step)?;
         remove_tree(&self.dir, step)?;
         // The rename is what makes an image: a build that was cut short is never taken for one.
         fs::rename(&building, &self.dir)
             .with_context(|| format!("move the image to {}", self.dir.display()))
     }
+
+    /// Kernel, modules and busybox, taken out of their packages.
+    fn build_bare(&self, building: &Path, root: &Path, step: &Step) -> Result<()> {
+        let archive = Archive::of_this_machine()?;
+        for package in BARE_PACKAGES {
+            archive.unpack(self.guest.suite(), package, root, step)?;
+        }
+        let modules = root.join("lib/modules");
+        let kernel = only_entry(&modules)?;
+        take(root, &format!("boot/vmlinuz-{kernel}"), &building.join("vmlinuz"))?;
+        take(root, "bin/busybox", &building.join("busybox"))?;
+        modules::select(root, &building.join("modules"), &kernel, step)
+    }
+
+    /// A whole Debian on a disk.
+    fn build_system(&self, building: &Path, root: &Path, step: &Step) -> Result<()> {
+        install(self.guest.suite(), root, step)?;
+        let kernel = only_entry(&root.join("usr/lib/modules"))?;
+        let module = format!("usr/lib/modules/{kernel}/kernel/drivers/block/virtio_blk.ko.xz");
+        take(root, &format!("boot/vmlinuz-{kernel}"), &building.join("vmlinuz"))?;
+        take(root, "usr/bin/busybox", &building.join("busybox"))?;
+        take(root, &module, &building.join("virtio_blk.ko.xz"))?;
+        disk::from_root_tree(&building.join("root.img"), DISK_BYTES, root, step)
+    }
+}
+
+/// Copies a file out of a root.
+fn take(root: &Path, from: &str, to: &Path) -> Result<()> {
+    let from = root.join(from);
+    let copied = fs::copy(&from, to);
+    copied.map(drop).with_context(|| format!("copy {} out of the root", from.display()))
 }
 
 /// Says whether the recipe is the one that an image was made by.
-fn recipe() -> u64 {
+fn recipe(guest: Guest) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (SUITE, PACKAGES, EXCLUDED_PATHS, FINISH, DISK_BYTES).hash(&mut hasher);
+    if guest == Guest::Oldest {
+        (guest.suite(), BARE_PACKAGES, modules::WANTED).hash(&mut hasher);
+    } else {
+        (guest.suite(), PACKAGES, EXCLUDED_PATHS, FINISH, DISK_BYTES).hash(&mut hasher);
+    }
     hasher.finish()
 }
 
-fn install(root: &Path, step: &Step) -> Result<()> {
+fn install(suite: &str, root: &Path, step: &Step) -> Result<()> {
     let archive = Archive::of_this_machine()?;
     Cmd::privileged("mmdebstrap", "make the lab's root file system")?
         .args(["--variant=minbase", "--mode=root", "--format=directory"])
@@ -135,9 +177,9 @@ fn install(root: &Path, step: &Step) -> Result<()> {
         .arg(format!("--customize-hook={FINISH}"))
         // Mirrors that are snapshots serve files whose validity has run out.
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
-        .arg(SUITE)
+        .arg(suite)
         .arg(root)
-        .arg(archive.line(SUITE))
+        .arg(archive.line(suite))
         .quietly(step)
 }
 

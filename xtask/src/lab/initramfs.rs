@@ -3,14 +3,17 @@
 //! It carries everything that differs between runs (the command) or belongs to the lab (units,
 //! masks), so that the cached root image is plain Debian.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::guest::Guest;
 use super::image::Image;
-use crate::command::quoted;
+use super::libraries;
+use crate::command::{find, quoted};
 
 /// Generators that find nothing on such a node; each is a process at the start of systemd.
 const MASKED_GENERATORS: &[&str] = &[
@@ -70,9 +73,53 @@ const MASKED_UNITS: &[&str] = &[
     "tmp.mount",
 ];
 
-/// Writes the initial file system for one run of `command`.
-pub(super) fn write(image: &Image, command: &[String], to: &Path) -> Result<()> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
+/// Directories of a node that has all of itself in memory.
+const BARE_DIRECTORIES: &[&str] = &[
+    "bin", "dev", "etc", "lab", "payload", "proc", "results", "root", "run", "scratch", "sys",
+    "tmp", "usr", "usr/sbin",
+];
+
+/// Writes the initial file system for one run of `command`, which finds its files in `payload`.
+pub(super) fn write(image: &Image, command: &[String], payload: &Path, to: &Path) -> Result<()> {
+    let archive = if image.guest() == Guest::Oldest {
+        bare(image, command, payload)?
+    } else {
+        before_systemd(image, command)?
+    };
+    fs::write(to, archive.finish()).with_context(|| format!("write {}", to.display()))
+}
+
+/// All of a node: busybox, kernel modules, `ip`, and libraries of this machine for what this
+/// machine has built.
+fn bare(image: &Image, command: &[String], payload: &Path) -> Result<Archive> {
+    let mut archive = Archive::default();
+    let mut directories: BTreeSet<String> =
+        BARE_DIRECTORIES.iter().map(|dir| (*dir).to_owned()).collect();
+    let ip = find("ip").context("ip is missing; `cargo xtask setup test` gets it")?;
+    let mut files = libraries::of(payload, &ip)?;
+    files.insert("usr/sbin/ip".into(), ip);
+    files.insert("bin/busybox".into(), image.busybox());
+    libraries::tree(&image.modules(), Path::new(""), &mut files)?;
+    for path in files.keys() {
+        let parents = path.ancestors().skip(1).filter(|dir| *dir != Path::new(""));
+        directories.extend(parents.map(|dir| dir.to_string_lossy().into_owned()));
+    }
+    // In this order a directory comes before what is in it.
+    for dir in &directories {
+        archive.directory(dir);
+    }
+    for (path, from) in &files {
+        archive.file(&path.to_string_lossy(), 0o755, &read(from)?);
+    }
+    archive.file("init", 0o755, include_bytes!("guest/init-bare"));
+    for (name, content) in control(command) {
+        archive.file(&format!("lab/{name}"), 0o644, &content);
+    }
+    Ok(archive)
+}
+
+/// What comes before the root disk, and what is laid over it.
+fn before_systemd(image: &Image, command: &[String]) -> Result<Archive> {
     let mut archive = Archive::default();
     for dir in ["bin", "dev", "proc", "root", "sys", "over", "over/run", "over/run/lab"] {
         archive.directory(dir);
@@ -99,10 +146,23 @@ pub(super) fn write(image: &Image, command: &[String], to: &Path) -> Result<()> 
     }
     // Any valid one: systemd would take time to make and to store a new one.
     archive.file("over/etc/machine-id", 0o444, b"62756c6b686561642d6c61622d6e6f64\n");
-    archive.file("over/run/lab/begin", 0o644, include_bytes!("guest/begin"));
-    archive.file("over/run/lab/end", 0o644, include_bytes!("guest/end"));
-    archive.file("over/run/lab/command", 0o644, script(command).as_bytes());
-    fs::write(to, archive.finish()).with_context(|| format!("write {}", to.display()))
+    for (name, content) in control(command) {
+        archive.file(&format!("over/run/lab/{name}"), 0o644, &content);
+    }
+    Ok(archive)
+}
+
+/// Scripts that run the command, and tell the host of it.
+fn control(command: &[String]) -> [(&'static str, Vec<u8>); 3] {
+    [
+        ("begin", include_bytes!("guest/begin").to_vec()),
+        ("end", include_bytes!("guest/end").to_vec()),
+        ("command", script(command).into_bytes()),
+    ]
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("read {}", path.display()))
 }
 
 /// A shell script that becomes `command`.

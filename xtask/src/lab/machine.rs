@@ -105,7 +105,7 @@ impl Machine {
         command: &[String],
         memory_mib: u32,
     ) -> Result<Self> {
-        initramfs::write(image, command, &run.path.join("initrd"))?;
+        initramfs::write(image, command, payload, &run.path.join("initrd"))?;
         disk::from_directory(&run.path.join("payload.img"), payload)?;
         disk::empty(&run.path.join("results.img"), RESULTS_BYTES)?;
         disk::empty(&run.path.join("scratch.img"), SCRATCH_BYTES)?;
@@ -177,7 +177,9 @@ fn qemu(image: &Image, memory_mib: u32) -> Result<Command> {
         qemu.arg("-chardev").arg(format!("file,id={name},path={path},append=on"));
         qemu.arg("-device").arg(format!("virtserialport,chardev={name},name={name}"));
     }
-    disk_drive(&mut qemu, "root", &image.disk(), "snapshot=on");
+    if let Some(disk) = image.disk() {
+        disk_drive(&mut qemu, "root", &disk, "snapshot=on");
+    }
     disk_drive(&mut qemu, "payload", Path::new("payload.img"), "readonly=on");
     disk_drive(&mut qemu, "results", Path::new("results.img"), "cache=unsafe");
     disk_drive(&mut qemu, "scratch", Path::new("scratch.img"), "cache=unsafe");

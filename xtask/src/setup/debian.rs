@@ -94,19 +94,57 @@ impl Archive {
         install(&lists, Some(&backports), packages, step)
     }
 
+    /// Unpacks the package `name` of `suite` into `root`, or, where it only stands for another
+    /// one, as a kernel without version does, the first that it depends on. Nothing is installed.
+    pub(crate) fn unpack(&self, suite: &str, name: &str, root: &Path, step: &Step) -> Result<()> {
+        let lists = Self::update_from(&format!("{}\n", self.line(suite)), suite, step)?;
+        let shown = Cmd::new("apt-cache", "see what a package depends on")
+            .args(lists.options())
+            .args(["show", "--no-all-versions", name])
+            .read()?;
+        let depends = field(&shown, "Depends: ").unwrap_or_default();
+        let first = depends.split([' ', ',']).next().unwrap_or_default();
+        // A package that stands for the newest of its kind: linux-image-X for linux-image-6.1-X.
+        let stands_for = name.split('-').all(|word| first.split('-').any(|other| other == word));
+        let package = if stands_for { first } else { name };
+        let dir = root.join("packages");
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        Cmd::privileged("apt-get", format!("get {package}"))?
+            .args(lists.options())
+            .args(["download", package])
+            .dir(&dir)
+            .quietly(step)?;
+        let archives = fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))?;
+        for archive in archives.flatten() {
+            let unpack = Cmd::new("dpkg-deb", format!("unpack {package}"));
+            unpack.arg("-x").arg(archive.path()).arg(root).quietly(step)?;
+        }
+        fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))
+    }
+
     /// Fetches package lists of the machine's Debian sources and of `more` lines.
     fn update(&self, more: &[&str], step: &Step) -> Result<Lists> {
-        let dir = paths::cache()?.join("apt");
-        let lists = Lists { list: dir.join("sources.list"), dir: dir.join("lists") };
-        fs::create_dir_all(lists.dir.join("partial"))
-            .with_context(|| format!("create {}", lists.dir.display()))?;
         let mut text: String = self.sources.iter().map(|source| source.line(KEYRING)).collect();
         for line in more {
             text.extend([line, "\n"]);
         }
+        Self::update_from(&text, "", step)
+    }
+
+    /// Fetches the package lists of these sources; `apart` names a place of their own.
+    fn update_from(text: &str, apart: &str, step: &Step) -> Result<Lists> {
+        let dir = paths::cache()?.join("apt").join(apart);
+        let lists = Lists { list: dir.join("sources.list"), dir: dir.join("lists") };
+        fs::create_dir_all(lists.dir.join("partial"))
+            .with_context(|| format!("create {}", lists.dir.display()))?;
         fs::write(&lists.list, text).with_context(|| format!("write {}", lists.list.display()))?;
+        // Mirrors that are snapshots serve files whose validity has run out: for what is installed
+        // on this machine that is an error, for what runs in the lab it is none.
+        let expired: &[&str] =
+            if apart.is_empty() { &[] } else { &["-o", "Acquire::Check-Valid-Until=false"] };
         Cmd::privileged("apt-get", "learn which packages there are")?
             .args(lists.options())
+            .args(expired)
             .arg("update")
             .quietly(step)?;
         Ok(lists)

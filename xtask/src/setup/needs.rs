@@ -13,11 +13,14 @@ pub(crate) enum Group {
     Test,
     /// Checking style, licences and the gRPC contract.
     Lint,
+    /// Measuring.
+    Bench,
 }
 
 impl Group {
     /// Every group.
-    pub(crate) const ALL: &'static [Self] = &[Self::Bpf, Self::Lab, Self::Test, Self::Lint];
+    pub(crate) const ALL: &'static [Self] = 
+        &[Self::Bpf, Self::Lab, Self::Test, Self::Lint, Self::Bench];
 }
 
 /// One thing that must be on the machine.
@@ -55,6 +58,7 @@ pub(super) fn table(toolchain: BpfToolchain) -> Vec<Need> {
     table.extend(lab());
     table.extend(test());
     table.extend(lint());
+    table.extend(bench());
     table
 }
 
@@ -135,12 +139,19 @@ fn lab() -> [Need; 4] {
     ]
 }
 
-fn test() -> [Need; 2] {
+fn test() -> [Need; 3] {
     [
+        Need {
+            name: "c++",
+            why: "builds libFuzzer, which leads the fuzz targets",
+            groups: &[Group::Test],
+            probe: Probe::Program { program: "c++", arg: "--version", at_least: &[] },
+            source: Source::Debian(&["g++"]),
+        },
         Need {
             name: "ip",
             why: "makes the network namespaces in which tests put the hosts of virtual clusters",
-            groups: &[Group::Test],
+            groups: &[Group::Test, Group::Bench],
             probe: Probe::Program { program: "ip", arg: "-Version", at_least: &[] },
             source: Source::Debian(&["iproute2"]),
         },
@@ -183,6 +194,25 @@ fn lint() -> [Need; 2] {
             groups: &[Group::Lint],
             probe: Probe::Program { program: "buf", arg: "--version", at_least: &[1, 60] },
             source: Source::Wheel { name: "buf-bin", version: "1.75.0", program: "buf" },
+        },
+    ]
+}
+
+fn bench() -> [Need; 2] {
+    [
+        Need {
+            name: "nft",
+            why: "is what a packet's verdict is measured against",
+            groups: &[Group::Bench],
+            probe: Probe::Program { program: "nft", arg: "--version", at_least: &[1] },
+            source: Source::Debian(&["nftables"]),
+        },
+        Need {
+            name: "chrt",
+            why: "keeps other processes off the processor while something short is measured",
+            groups: &[Group::Bench],
+            probe: Probe::Program { program: "chrt", arg: "--version", at_least: &[2] },
+            source: Source::Debian(&["util-linux"]),
         },
     ]
 }

@@ -8,15 +8,18 @@ stage() { # NAME SECONDS COMMAND...
 	shift 2
 	echo "in the virtual machine: $name"
 	begin=$(date +%s)
-	timeout --kill-after=20 "$limit" "$@" >"/results/$name.log" 2>&1
+	timeout -k 20 "$limit" "$@" >"/results/$name.log" 2>&1
 	echo "$name $? $(($(date +%s) - begin))" >>/results/stages
 }
 
+# shellcheck disable=SC2016
+stage features 120 sh -c './bulkhead-agent @ASK@ >/results/features.json'
 for names in names/*; do
 	name=${names#names/}
 	# shellcheck disable=SC2046 # names of tests have no spaces
 	stage "$name" 600 "./$name" @OPTIONS@ $(cat "$names")
 done
+[ @SHOWS@ = yes ] || exit 0
 stage demo 600 ./bh-demo --on vm --patience @PATIENCE@ --report /results/demo.json
 stage sabotages 1200 ./bh-demo --on vm --patience @PATIENCE@ --report /results/sabotages.json \
 	--only limits --all-sabotages

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::libtest;
 use super::must_run::{self, Name};
@@ -14,6 +14,7 @@ use super::summary::Tally;
 use crate::build_ebpf;
 use crate::command::Cmd;
 use crate::demo::artifacts::Artifacts;
+use crate::kernels::{self, Answers};
 use crate::paths;
 
 /// Limit of one test program.
@@ -84,6 +85,25 @@ impl KernelTests {
         }
         let (passed, problems) = must_run::judge(wanted, &self.names(), &verdicts);
         Ok(Tally { passed, problems: problems.iter().map(ToString::to_string).collect() })
+    }
+}
+
+/// Compares what this machine's kernel can do with what is committed for it.
+pub(super) fn features_here(artifacts: &Artifacts) -> Result<Tally> {
+    let agent = artifacts.programs.get(kernels::AGENT);
+    features(&kernels::ask_here(agent.context("cargo has built no bulkhead-agent")?)?, false)
+}
+
+/// Compares what a kernel answered with what is committed for it. For a kernel of the lab there
+/// must be something; other machines have kernels that nobody has asked before.
+pub(super) fn features(seen: &Answers, is_lab: bool) -> Result<Tally> {
+    match kernels::compare(seen, is_lab)? {
+        Some(problems) => Ok(Tally { passed: usize::from(problems.is_empty()), problems }),
+        None if is_lab => bail!("docs/kernels has no answers of kernel {}", seen.release),
+        None => {
+            eprintln!("  docs/kernels has no answers of kernel {}: not compared", seen.release);
+            Ok(Tally::default())
+        }
     }
 }
 

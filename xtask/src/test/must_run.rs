@@ -22,12 +22,24 @@ pub(crate) struct Lists {
     pub(crate) hybrid: BTreeSet<Name>,
     /// In the lab's virtual machine.
     pub(crate) vm: BTreeSet<Name>,
+    /// On kernel 6.1, without systemd.
+    pub(crate) oldest: BTreeSet<Name>,
+    /// Of those for the virtual machine, what does not run on kernel 6.1; each has its reason.
+    pub(crate) not_on_oldest: BTreeSet<Name>,
 }
 
 impl Lists {
     /// Reads them.
     pub(crate) fn read() -> Result<Self> {
-        Ok(Self { host: read("host")?, hybrid: read("host-hybrid")?, vm: read("vm")? })
+        let not_on_oldest = text("vm-6.1-not")?;
+        reasoned(&not_on_oldest).context("in vm-6.1-not.txt")?;
+        Ok(Self {
+            host: read("host")?,
+            hybrid: read("host-hybrid")?,
+            vm: read("vm")?,
+            oldest: read("vm-6.1")?,
+            not_on_oldest: parse(&not_on_oldest).context("in vm-6.1-not.txt")?,
+        })
     }
 
     /// What must run on this host.
@@ -41,14 +53,35 @@ impl Lists {
         let listed = |name: &&Name| {
             [&self.host, &self.hybrid, &self.vm].iter().any(|list| list.contains(*name))
         };
-        there.iter().filter(|name| !listed(name)).cloned().map(Problem::Unlisted).collect()
+        let unlisted = there.iter().filter(|name| !listed(name)).cloned().map(Problem::Unlisted);
+        // What runs on one kernel runs on the other, or is left out there for a reason.
+        let decided =
+            |name: &&Name| self.oldest.contains(*name) != self.not_on_oldest.contains(*name);
+        let all: BTreeSet<&Name> =
+            [&self.vm, &self.oldest, &self.not_on_oldest].into_iter().flatten().collect();
+        let undecided = all.into_iter().filter(|name| !decided(name)).cloned();
+        unlisted.chain(undecided.map(Problem::Undecided)).collect()
     }
 }
 
 fn read(kind: &str) -> Result<BTreeSet<Name>> {
+    parse(&text(kind)?).with_context(|| format!("in {}", path(kind).display()))
+}
+
+fn text(kind: &str) -> Result<String> {
     let path = path(kind);
-    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    parse(&text).with_context(|| format!("in {}", path.display()))
+    fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+}
+
+/// Every name has words behind its `#`.
+fn reasoned(text: &str) -> Result<()> {
+    let named = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    for line in text.lines().map(str::trim).filter(named) {
+        if line.split_once('#').is_none_or(|(_, reason)| reason.trim().is_empty()) {
+            bail!("{line} has no reason: write it behind a #");
+        }
+    }
+    Ok(())
 }
 
 fn path(kind: &str) -> PathBuf {
@@ -81,6 +114,8 @@ pub(crate) enum Problem {
     DidNotRun(Name),
     /// It is there, and in no list.
     Unlisted(Name),
+    /// It is said neither to run on kernel 6.1 nor not to, or both.
+    Undecided(Name),
 }
 
 impl fmt::Display for Problem {
@@ -97,6 +132,13 @@ impl fmt::Display for Problem {
             Self::DidNotRun(name) => write!(f, "{name} must run, and did not"),
             Self::Unlisted(name) => {
                 write!(f, "{name} is in no list: add it to tests/must-run, where it must run")
+            }
+            Self::Undecided(name) => {
+                write!(
+                    f,
+                    "{name} must be in one of tests/must-run/vm-6.1.txt and, with the reason, \
+                     vm-6.1-not.txt"
+                )
             }
         }
     }
@@ -147,9 +189,18 @@ mod tests {
 
     #[test]
     fn a_test_that_no_list_names_is_a_problem() {
-        let lists = Lists { host: set(&["a"]), hybrid: set(&["b"]), vm: set(&["c"]) };
-        let problems = lists.unlisted(&set(&["a", "b", "c", "d"]));
-        assert_eq!(problems, [Problem::Unlisted("d".into())]);
+        let mut lists = Lists {
+            host: set(&["a"]),
+            hybrid: set(&["b"]),
+            vm: set(&["c", "e"]),
+            oldest: set(&["c"]),
+            not_on_oldest: set(&["e"]),
+        };
+        let there = set(&["a", "b", "c", "d", "e"]);
+        assert_eq!(lists.unlisted(&there), [Problem::Unlisted("d".into())]);
+        lists.oldest = set(&["e"]);
+        let undecided = ["c", "e"].map(|name| Problem::Undecided(name.into()));
+        assert_eq!(lists.unlisted(&set(&["a"])), undecided);
         assert_eq!(lists.on_host(false), set(&["a"]));
         assert_eq!(lists.on_host(true), set(&["a", "b"]));
     }
@@ -162,8 +213,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_has_its_reason() {
+        assert!(reasoned("# about\n\na::b # needs systemd\n").is_ok());
+        assert!(reasoned("a::b\n").is_err());
+        assert!(reasoned("a::b #\n").is_err());
+    }
+
+    #[test]
     fn the_committed_lists_can_be_read() {
         let lists = Lists::read().expect("they are committed");
-        assert!(!lists.host.is_empty() && !lists.vm.is_empty());
+        assert!(!lists.host.is_empty() && !lists.vm.is_empty() && !lists.oldest.is_empty());
     }
 }

@@ -15,13 +15,25 @@ use super::summary::{Summary, Tally};
 use crate::demo::artifacts::Artifacts;
 use crate::demo::place::Place;
 use crate::demo::programs::{self, Programs};
-use crate::lab::{self, LabRun};
+use crate::kernels::{self, Answers};
+use crate::lab::{self, Guest, LabRun};
 
 /// What the machine runs.
 const SCRIPT: &str = include_str!("in_vm.sh");
 
 /// When the machine is ended, whatever it does.
 const TIMEOUT: Duration = Duration::from_mins(30);
+
+/// What runs in one node of the lab.
+#[derive(Clone, Copy)]
+pub(super) struct Plan<'a> {
+    /// The node.
+    pub(super) guest: Guest,
+    /// The kernel tests that must run there.
+    pub(super) wanted: &'a BTreeSet<Name>,
+    /// Whether the demo and its sabotages do.
+    pub(super) shows: bool,
+}
 
 /// How a stage in the machine went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,17 +46,21 @@ struct Ran {
 pub(super) fn run(
     artifacts: &Artifacts,
     tests: &KernelTests,
-    wanted: &BTreeSet<Name>,
+    plan: &Plan<'_>,
     logs: &Path,
     summary: &mut Summary,
 ) {
-    let (payload, results) = (logs.join("vm-payload"), logs.join("vm"));
-    let Some(outcome) = summary.value("virtual machine, all that follows", || {
-        prepare(artifacts, tests, wanted, &payload)?;
+    let Plan { guest, wanted, shows } = *plan;
+    let payload = logs.join(format!("vm-{guest}-payload"));
+    let results = logs.join(format!("vm-{guest}"));
+    let what = format!("virtual machine {guest}, all that follows");
+    let Some(outcome) = summary.value(&what, || {
+        prepare(artifacts, tests, plan, &payload)?;
         if results.exists() {
             fs::remove_dir_all(&results).context("clear the results of the last run")?;
         }
         let outcome = lab::boot_and_run(&LabRun {
+            guest,
             payload: &payload,
             command: &["sh", "./in_vm.sh"].map(str::to_owned),
             results: &results,
@@ -63,12 +79,23 @@ pub(super) fn run(
         }
         Err(error) => {
             let tally = Tally { passed: 0, problems: vec![error] };
-            summary.note("virtual machine", None, tally, Duration::ZERO);
-            "vm".to_owned()
+            summary.note(&format!("virtual machine {guest}"), None, tally, Duration::ZERO);
+            format!("vm (kernel {guest})")
         }
     };
     let ran = ran(&fs::read_to_string(results.join("stages")).unwrap_or_default());
+    let answers = fs::read_to_string(results.join("features.json"))
+        .context("the probe of features left no answer")
+        .and_then(|text| kernel::features(&Answers::of_probe(&text)?, true));
+    let tally = answers.unwrap_or_else(|error| Tally {
+        passed: 0,
+        problems: vec![format!("what the kernel can do: {error:#}")],
+    });
+    summary.note("what this kernel can do", Some(&on), tally, took(&ran, "features"));
     kernel_tests(tests, wanted, &results, (&on, &ran), summary);
+    if !shows {
+        return;
+    }
     for (name, what) in [("demo", "demo"), ("sabotages", "sabotages of the limits half")] {
         let tally = report(&results, name, &ran).unwrap_or_else(|error| Tally {
             passed: 0,
@@ -82,18 +109,22 @@ pub(super) fn run(
 fn prepare(
     artifacts: &Artifacts,
     tests: &KernelTests,
-    wanted: &BTreeSet<Name>,
+    plan: &Plan<'_>,
     payload: &Path,
 ) -> Result<()> {
     Programs::of(artifacts)?.install(payload)?;
     let names = payload.join("names");
     fs::create_dir(&names).context("create the directory of names")?;
-    for (target, path, tests) in tests.work(wanted) {
+    for (target, path, tests) in tests.work(plan.wanted) {
         programs::install(path, &payload.join(target))?;
         fs::write(names.join(target), tests.join("\n") + "\n").context("write names of tests")?;
     }
     let patience = Place::Vm.patience_seconds().to_string();
-    let script = SCRIPT.replace("@OPTIONS@", &OPTIONS.join(" ")).replace("@PATIENCE@", &patience);
+    let script = SCRIPT
+        .replace("@ASK@", &kernels::ASK.join(" "))
+        .replace("@OPTIONS@", &OPTIONS.join(" "))
+        .replace("@SHOWS@", if plan.shows { "yes" } else { "no" })
+        .replace("@PATIENCE@", &patience);
     fs::write(payload.join("in_vm.sh"), script).context("write the script")
 }
 

@@ -16,6 +16,10 @@ pub const MAX_DEPTH: u64 = 16;
 
 const NANOSECONDS_PER_MICROSECOND: u64 = 1_000;
 const LONGEST_PERIOD_MICROSECONDS: u64 = 1_000_000;
+/// The most that cpu.max takes besides "max" (`MAX_BW`, kernel/sched/sched.h).
+const MOST_QUOTA_MICROSECONDS: u64 = (1 << 44) - 1;
+/// The most that pids.max takes besides "max" (`PID_MAX_LIMIT`, linux/threads.h).
+const MOST_PIDS: u64 = 4_194_304;
 
 /// What was asked for, by control.
 #[derive(Default)]
@@ -111,9 +115,14 @@ fn cpu_max(limit: NanoCores) -> CpuMax {
         enough => (CpuMax::PERIOD_MICROSECONDS, enough),
     };
     CpuMax {
-        quota: Max::At(microseconds.max(CpuMax::LEAST_QUOTA_MICROSECONDS)),
+        quota: at_most(microseconds.max(CpuMax::LEAST_QUOTA_MICROSECONDS), MOST_QUOTA_MICROSECONDS),
         period_microseconds: period,
     }
+}
+
+/// A limit above all that the kernel takes is above all that a node can have: it is none.
+const fn at_most(value: u64, most: u64) -> Max {
+    if value > most { Max::Unlimited } else { Max::At(value) }
 }
 
 fn memory(virtual_cluster: &VirtualCluster, node: &NodeFacts, asked: &mut Asked) {
@@ -138,7 +147,8 @@ fn memory(virtual_cluster: &VirtualCluster, node: &NodeFacts, asked: &mut Asked)
 
 fn pids(virtual_cluster: &VirtualCluster, node: &NodeFacts, asked: &mut Asked) {
     if let Some(amount) = virtual_cluster.limit.pids {
-        asked.set(Control::PidsMax, ControlValue::Max(Max::At(amount.on(node.pids).0)));
+        let max = at_most(amount.on(node.pids).0, MOST_PIDS);
+        asked.set(Control::PidsMax, ControlValue::Max(max));
     }
 }
 

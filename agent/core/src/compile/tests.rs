@@ -118,6 +118,18 @@ fn a_limit_under_the_least_quota_takes_a_longer_period() {
 }
 
 #[test]
+fn a_limit_above_all_that_the_kernel_takes_is_none() {
+    let mut vc = virtual_cluster("a", 1, &[]);
+    vc.limit.cpu = Some(Amount::Absolute(NanoCores(u64::MAX)));
+    vc.limit.pids = Some(Amount::Absolute(Pids(4_194_305)));
+    let wanted = controls(vc.clone(), &node());
+    assert_eq!(wanted[&Control::CpuMax], "max 100000");
+    assert_eq!(wanted[&Control::PidsMax], "max");
+    vc.limit.pids = Some(Amount::Absolute(Pids(4_194_304)));
+    assert_eq!(controls(vc, &node())[&Control::PidsMax], "4194304");
+}
+
+#[test]
 fn what_the_node_cannot_enforce_is_degraded_with_its_reason_and_not_written() {
     let mut node = node();
     let reason = "memory: controller is bound to cgroup v1".to_owned();

@@ -110,7 +110,7 @@ fn cgroup_values(counters: &CgroupCounters) -> BTreeMap<Meter, u64> {
         (Meter::IO_WRITE_OPERATIONS, io.map(|io| io.write_operations)),
         (Meter::PIDS_CURRENT, pids.map(|pids| pids.current)),
         (Meter::PIDS_PEAK, pids.and_then(|pids| pids.peak)),
-        (Meter::PIDS_REFUSED, pids.map(|pids| pids.refused)),
+        (Meter::PIDS_REFUSED, pids.and_then(|pids| pids.refused)),
         (Meter::PRESSURE_CPU_SOME, pressure.and_then(|p| p.cpu_some_nanoseconds)),
         (Meter::PRESSURE_MEMORY_SOME, pressure.and_then(|p| p.memory_some_nanoseconds)),
         (Meter::PRESSURE_MEMORY_FULL, pressure.and_then(|p| p.memory_full_nanoseconds)),
@@ -123,15 +123,19 @@ fn cgroup_values(counters: &CgroupCounters) -> BTreeMap<Meter, u64> {
 /// Every cell that has counted anything. A cell at zero is the same as no cell: it began at zero
 /// with its epoch. One record always says that the counters are there: own bytes sent.
 fn network_values(counters: &Counters) -> BTreeMap<Meter, u64> {
+    let always = Meter::network(0, 0, 0, NetworkUnit::Bytes);
     let mut values = BTreeMap::new();
+    let mut take = |meter: Option<Meter>, value: u64| {
+        let told = meter.filter(|meter| value != 0 || Some(*meter) == always);
+        values.extend(told.map(|meter| (meter, value)));
+    };
     for (direction, classes) in counters.cells.iter().enumerate() {
         for (class, outcomes) in classes.iter().enumerate() {
             for (outcome, cell) in outcomes.iter().enumerate() {
                 let units =
                     [(NetworkUnit::Bytes, cell.bytes), (NetworkUnit::Packets, cell.packets)];
                 for (unit, value) in units {
-                    let meter = Meter::network(direction, class, outcome, unit);
-                    values.extend(meter.map(|meter| (meter, value)));
+                    take(Meter::network(direction, class, outcome, unit), value);
                 }
             }
         }
@@ -139,13 +143,10 @@ fn network_values(counters: &Counters) -> BTreeMap<Meter, u64> {
     for (kind, classes) in counters.connects.iter().enumerate() {
         for (class, cell) in classes.iter().enumerate() {
             for (would, value) in [(false, cell.denied), (true, cell.would_deny)] {
-                let meter = Meter::refused_calls(kind, class, would);
-                values.extend(meter.map(|meter| (meter, value)));
+                take(Meter::refused_calls(kind, class, would), value);
             }
         }
     }
-    let always = Meter::network(0, 0, 0, NetworkUnit::Bytes);
-    values.retain(|meter, value| *value != 0 || Some(*meter) == always);
     values
 }
 

@@ -1,7 +1,8 @@
 //! Files that are cut, changed, or not ours.
 
 use super::*;
-use crate::journal::format::{HEADER_BYTES, RECORDS_AT};
+use crate::journal::format::{HEADER_BYTES, Header, Kind, RECORDS_AT, Record};
+use prost::Message;
 use std::os::unix::fs::symlink;
 
 type Expected = fn(&JournalError) -> bool;
@@ -198,4 +199,68 @@ fn files_that_are_no_segments_are_left_alone() {
     assert!(directory.path().join("README").exists());
     assert!(directory.path().join("7.segment").exists());
     assert_eq!(files(directory.path(), ".tmp"), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn numbers_that_no_ledger_can_keep_are_neither_read_nor_given() {
+    let directory = filled(1);
+    let path = segments(directory.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    for kind in [Kind::Acknowledged, Kind::Usage] {
+        let batch = UsageBatch { sequence: u64::MAX, records: Vec::new() };
+        let payload = if kind == Kind::Usage { batch.encode_to_vec() } else { Vec::new() };
+        Record { kind, sequence: u64::MAX, payload: &payload }.encode(&mut bytes).unwrap();
+    }
+    fs::write(&path, bytes).unwrap();
+    let (mut journal, recovered) = open(directory.path());
+    assert!(recovered.truncated.is_some());
+    assert_eq!(recovered.acknowledged, Sequence(0));
+    let next = journal.append(&[record(1, 2, 2)]).unwrap();
+    assert!(next > Sequence(1) && next < Sequence(100), "{next}");
+
+    let error = journal.continue_after(Sequence(u64::MAX)).unwrap_err();
+    assert!(matches!(error, JournalError::OutOfNumbers { .. }), "{error}");
+    assert_eq!(journal.append(&[record(1, 3, 3)]).unwrap(), Sequence(next.0 + 1));
+    assert_eq!(cpu_values(&read(&journal.reader(), Sequence(0))), [1, 2, 3]);
+}
+
+#[test]
+fn a_segment_that_says_to_stand_for_later_ones_does_not_take_them_away() {
+    let directory = filled(1);
+    let path = segments(directory.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    let (header, _) = Header::decode(&bytes).unwrap();
+    let header = Header { covers: 50, ..header };
+    bytes[..RECORDS_AT].copy_from_slice(&header.encode());
+    fs::write(&path, bytes).unwrap();
+    let (mut journal, _) = open(directory.path());
+    journal.append(&[record(1, 2, 2)]).unwrap();
+    drop(journal);
+    let (journal, recovered) = open(directory.path());
+    assert_eq!(recovered.conditions(), Vec::<String>::new());
+    assert_eq!(cpu_values(&read(&journal.reader(), Sequence(0))), [1, 2]);
+}
+
+#[test]
+fn what_damage_took_from_the_last_segment_is_still_known_after_the_others_are_gone() {
+    let directory = filled(1);
+    let (mut journal, _) = open(directory.path());
+    journal.put_checkpoint(b"state").unwrap();
+    for value in 2..=30 {
+        journal.append(&[record(1, value, value)]).unwrap();
+    }
+    journal.acknowledge(Sequence(5)).unwrap();
+    drop(journal);
+    // The last segment begins with both; each is in the one before, too.
+    let path = segments(directory.path()).pop().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[RECORDS_AT..RECORDS_AT + 30].fill(0);
+    fs::write(&path, bytes).unwrap();
+    for _ in 0..3 {
+        let (mut journal, recovered) = open(directory.path());
+        assert_eq!(recovered.checkpoint.as_deref(), Some(&b"state"[..]));
+        let last = journal.last();
+        assert!(recovered.acknowledged >= Sequence(5) && last >= Sequence(30));
+        journal.acknowledge(Sequence(last.0 - 1)).unwrap();
+    }
 }

@@ -12,6 +12,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::faults::{self, Point};
+
 /// The one entry of the map GENERATION, shared with the programs.
 #[derive(Clone, Debug)]
 pub(super) struct Generation(Arc<Mapped>);
@@ -51,6 +53,7 @@ impl Generation {
     #[must_use = "the change lasts for as long as this is held"]
     pub(super) fn change(&self) -> Changing<'_> {
         self.0.word().fetch_or(1, Ordering::SeqCst);
+        faults::pass(Point::GenerationBegun);
         Changing(self.0.word())
     }
 }
@@ -77,6 +80,7 @@ impl Drop for Changing<'_> {
     fn drop(&mut self) {
         // The next even one, also where a change inside this one has begun a new generation.
         let next = |generation: u64| Some((generation | 1).wrapping_add(1));
+        faults::pass(Point::GenerationEnds);
         let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
     }
 }

@@ -18,6 +18,7 @@ use super::raw_map::RawMap;
 use super::shape::{self, Capacities};
 use super::table::Table;
 use super::{BpfOptions, sys};
+use crate::faults::{self, Point};
 
 /// The map CONFIG.
 pub(super) type ConfigMap = RawMap<u32, Config>;
@@ -42,10 +43,12 @@ pub(super) fn load(
         loader.map_pin_path(map, pins.maps.join(map));
         loader.map_max_entries(map, wanted.entries());
     }
+    faults::pass(Point::BpfLoad);
     let mut ebpf = loader.load(object).map_err(|source| {
         let path = options.object.clone();
         BpfError::Load { path, source: Box::new(source) }
     })?;
+    faults::pass(Point::BpfLoaded);
     // An object can carry our version and still be another.
     let there = shape::check_pinned(&pins.maps, &options.capacities)?;
     if let Some(map) = maps::ALL.iter().find(|map| !there.contains(map)) {

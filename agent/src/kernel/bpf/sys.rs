@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::faults::{self, Point, reach};
+
 /// Commands of `enum bpf_cmd` in linux/bpf.h.
 #[derive(Clone, Copy)]
 #[repr(i32)]
@@ -33,6 +35,23 @@ pub(super) enum Command {
     LinkDetach = 34,
 }
 
+impl Command {
+    /// Fault points before and after what changes something.
+    const fn points(self) -> Option<[Point; 2]> {
+        match self {
+            Self::MapUpdate | Self::MapUpdateBatch => Some([Point::BpfPut, Point::BpfPutDone]),
+            Self::MapDelete | Self::MapLookupAndDelete | Self::MapDeleteBatch => {
+                Some([Point::BpfDelete, Point::BpfDeleted])
+            }
+            Self::ObjPin => Some([Point::BpfPin, Point::BpfPinned]),
+            Self::LinkCreate => Some([Point::BpfAttach, Point::BpfAttached]),
+            Self::LinkUpdate => Some([Point::BpfReplace, Point::BpfReplaced]),
+            Self::LinkDetach => Some([Point::BpfDetach, Point::BpfDetached]),
+            _ => None,
+        }
+    }
+}
+
 /// `BPF_LINK_TYPE_CGROUP`.
 const LINK_TYPE_CGROUP: u32 = 3;
 
@@ -43,12 +62,16 @@ const LINK_TYPE_CGROUP: u32 = 3;
 /// `A` is the command's `repr(C)` prefix of `union bpf_attr` without padding, and each pointer
 /// in it is valid for what the command reads and writes.
 pub(super) unsafe fn bpf<A>(command: Command, attr: &mut A) -> io::Result<i32> {
+    command.points().map_or(Ok(()), |[before, _]| reach(before))?;
     // SAFETY: the caller's.
     let done = unsafe {
         libc::syscall(libc::SYS_bpf, command as i32, std::ptr::from_mut(attr), size_of::<A>())
     };
     if done < 0 {
         return Err(io::Error::last_os_error());
+    }
+    if let Some([_, after]) = command.points() {
+        faults::pass(after);
     }
     // A file descriptor, or 0.
     i32::try_from(done).map_err(io::Error::other)

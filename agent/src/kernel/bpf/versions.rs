@@ -75,6 +75,10 @@ pub(super) fn carry_over(
             }
         }
     }
+    // Programs that still judge by tables which we change must be told of it.
+    if from.maps.join(maps::GENERATION).exists() && !fitting.contains(&maps::GENERATION) {
+        return Ok(Vec::new());
+    }
     // The epoch in CONFIG is that of COUNTERS.
     let pair = [maps::CONFIG, maps::COUNTERS];
     if !pair.iter().all(|map| fitting.contains(map)) {

@@ -15,6 +15,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::error::{CgroupError, Operation};
+use crate::faults::{self, Point};
 
 /// An open directory of the cgroup v2 file system.
 #[derive(Debug)]
@@ -95,8 +96,9 @@ impl CgroupDir {
 
     /// Creates a directory in this one; false: it was there.
     pub(super) fn create_child(&self, name: &str) -> Result<bool, CgroupError> {
+        self.reach(Point::CgroupCreate, name)?;
         match mkdirat(&self.fd, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => Ok(true),
+            Ok(()) => self.reach(Point::CgroupCreated, name).map(|()| true),
             Err(Errno::EEXIST) => Ok(false),
             Err(errno) => Err(system(Operation::Create, &self.path.join(name), errno)),
         }
@@ -104,11 +106,19 @@ impl CgroupDir {
 
     /// Removes an empty directory in this one; false: it was not there.
     pub(super) fn remove_child(&self, name: &str) -> Result<bool, CgroupError> {
+        self.reach(Point::CgroupRemove, name)?;
         match unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir) {
-            Ok(()) => Ok(true),
+            Ok(()) => self.reach(Point::CgroupRemoved, name).map(|()| true),
             Err(Errno::ENOENT) => Ok(false),
             Err(errno) => Err(system(Operation::Remove, &self.path.join(name), errno)),
         }
+    }
+
+    fn reach(&self, point: Point, name: &str) -> Result<(), CgroupError> {
+        faults::reach(point).map_err(|error| {
+            let operation = Operation::Write("a fault point".to_owned());
+            system(operation, &self.path.join(name), super::errno_of(&error))
+        })
     }
 
     /// The directories in this one, by name.
@@ -175,11 +185,13 @@ impl CgroupDir {
     pub(super) fn write(&self, file: &str, text: &str) -> Result<(), CgroupError> {
         let failed =
             |errno| system(Operation::Write(text.to_owned()), &self.path.join(file), errno);
+        self.reach(Point::CgroupWrite, file)?;
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&self.fd, file, flags, Mode::empty()).map_err(failed)?;
         let written = File::from(fd)
             .write(text.as_bytes())
             .map_err(|error| failed(super::errno_of(&error)))?;
+        self.reach(Point::CgroupWritten, file)?;
         if written == text.len() { Ok(()) } else { Err(failed(Errno::EIO)) }
     }
 }

@@ -7,16 +7,19 @@ mod dir;
 mod enable;
 mod error;
 mod leaves;
+mod observe;
 pub mod parse;
 mod removal;
 mod sample;
 mod tree;
+mod whole;
 
 use nix::errno::Errno;
 
 pub use dir::CgroupDir;
 pub use error::{CgroupError, Operation, ShapeError};
 pub use leaves::{EmptyLeaves, Leaf};
+pub use observe::Observer;
 pub use sample::{CgroupReading, Sampler, SamplerPass};
 pub use tree::{CgroupTree, HOLDER, TreeObservation};
 

@@ -1,79 +1,30 @@
-//! Reading counters: files are kept open and read with pread(2), one kind of file after the
-//! other (going from file to file within one cgroup is several times slower on big hosts).
+//! Reading counters. Where the kernel can, an iterator tells most of them without a file
+//! (`kernel::bpf::usage`); the rest comes from files that are kept open and read with pread(2), one
+//! kind of file after the other (going from file to file within one cgroup is several times
+//! slower on big hosts), and only where it can have changed.
 
-use std::collections::BTreeMap;
+mod files;
+mod one;
+mod refused;
+mod told;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 
-use bulkhead_core::sample::{MemoryCounters, PidsCounters, PressureCounters};
 use bulkhead_core::{CgroupCounters, CgroupId, VirtualClusterName};
-use nix::errno::Errno;
 
-use super::dir::{CgroupDir, system};
-use super::error::{CgroupError, Operation, ShapeError};
-use super::parse::{self, Descendants};
-use super::tree::{CgroupTree, shape, unless_removed};
+use super::dir::system;
+use super::error::{CgroupError, Operation};
+use super::parse::Descendants;
+use super::tree::{CgroupTree, unless_removed};
+use super::whole::whole;
+use crate::kernel::bpf::usage::{Field, NoIterator, UsageIterator};
+use files::FILES;
+use one::OpenCgroup;
+use told::{Controllers, Telling};
 
-/// Most text of one file; io.stat has about 100 bytes for each device.
-const MOST_TEXT: usize = 1 << 20;
-
-/// In the order in which they are read. A file of a controller that is enabled is there; those
-/// of a later kernel may be missing: memory.peak (5.19), pids.peak (6.1).
-const FILES: [&str; 12] = [
-    "cpu.stat",
-    "cpu.pressure",
-    "memory.current",
-    "memory.peak",
-    "memory.events",
-    "memory.pressure",
-    "io.stat",
-    "io.pressure",
-    "pids.current",
-    "pids.peak",
-    "pids.events",
-    "cgroup.stat",
-];
-
-/// Takes in the text of one of [`FILES`].
-fn take(to: &mut CgroupReading, file: &str, text: &str) -> Result<(), ShapeError> {
-    match file {
-        "cpu.stat" => to.counters.cpu = Some(parse::cpu_stat(text)?),
-        "cpu.pressure" => {
-            pressures(to).cpu_some_nanoseconds = parse::pressure(text)?.some_nanoseconds;
-        }
-        "memory.current" => memory(to).current_bytes = parse::single(text)?,
-        "memory.peak" => memory(to).peak_bytes = Some(parse::single(text)?),
-        "memory.events" => memory(to).oom_kills = parse::oom_kills(text)?,
-        "memory.pressure" => {
-            let pressure = parse::pressure(text)?;
-            pressures(to).memory_some_nanoseconds = pressure.some_nanoseconds;
-            pressures(to).memory_full_nanoseconds = pressure.full_nanoseconds;
-        }
-        "io.stat" => to.counters.io = Some(parse::io_stat(text)?),
-        "io.pressure" => {
-            let pressure = parse::pressure(text)?;
-            pressures(to).io_some_nanoseconds = pressure.some_nanoseconds;
-            pressures(to).io_full_nanoseconds = pressure.full_nanoseconds;
-        }
-        "pids.current" => pids(to).current = parse::single(text)?,
-        "pids.peak" => pids(to).peak = Some(parse::single(text)?),
-        "pids.events" => pids(to).refused = parse::refused_forks(text)?,
-        _ => to.descendants = parse::descendants(text)?,
-    }
-    Ok(())
-}
-
-fn memory(to: &mut CgroupReading) -> &mut MemoryCounters {
-    to.counters.memory.get_or_insert_default()
-}
-
-fn pids(to: &mut CgroupReading) -> &mut PidsCounters {
-    to.counters.pids.get_or_insert_default()
-}
-
-fn pressures(to: &mut CgroupReading) -> &mut PressureCounters {
-    to.counters.pressure.get_or_insert_default()
-}
+const CONTROLLERS: &str = "cgroup.subtree_control";
+const IO: &str = "io.stat";
 
 /// One virtual cluster's counters, dead children included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +37,12 @@ pub struct CgroupReading {
     pub descendants: Descendants,
 }
 
+impl CgroupReading {
+    fn nothing(id: CgroupId) -> Self {
+        Self { id, counters: CgroupCounters::default(), descendants: Descendants::default() }
+    }
+}
+
 /// One pass over all virtual clusters.
 #[derive(Debug, Default)]
 pub struct SamplerPass {
@@ -96,122 +53,201 @@ pub struct SamplerPass {
     pub failed: BTreeMap<VirtualClusterName, CgroupError>,
 }
 
-/// Keeps the files of every virtual cluster open: a dozen descriptors for each.
-#[derive(Debug, Default)]
+/// Where the counters come from.
+#[derive(Debug)]
+enum Source {
+    /// The iterator, and files for what it does not tell.
+    Iterator(Box<UsageIterator>),
+    /// Files alone, for this reason.
+    Files(String),
+}
+
+/// Reads the counters of every virtual cluster, pass after pass.
+#[derive(Debug)]
 pub struct Sampler {
-    open: BTreeMap<VirtualClusterName, OpenCgroup>,
-    controllers: String,
+    source: Source,
+    open: BTreeMap<CgroupId, OpenCgroup>,
+    /// Directories below the root that are no virtual clusters.
+    others: BTreeSet<CgroupId>,
+    root: Root,
     buffer: Vec<u8>,
 }
 
-#[derive(Debug)]
-struct OpenCgroup {
-    id: CgroupId,
-    dir: CgroupDir,
-    files: [Option<File>; FILES.len()],
+/// What is kept of the root.
+#[derive(Debug, Default)]
+struct Root {
+    controllers_file: Option<File>,
+    io_file: Option<File>,
+    controllers: String,
+    /// io.stat in the pass before: while it stays, nothing below did any I/O.
+    io: Vec<u8>,
+}
+
+/// From files alone.
+impl Default for Sampler {
+    fn default() -> Self {
+        Self::new(Err(NoIterator("nobody asked for the cgroup iterator".to_owned())))
+    }
 }
 
 impl Sampler {
+    /// Uses the iterator, or files alone where there is none.
+    pub fn new(iterator: Result<UsageIterator, NoIterator>) -> Self {
+        let source = match iterator {
+            Ok(iterator) => Source::Iterator(Box::new(iterator)),
+            Err(why) => Source::Files(why.to_string()),
+        };
+        let (open, others) = (BTreeMap::new(), BTreeSet::new());
+        Self { source, open, others, root: Root::default(), buffer: Vec::new() }
+    }
+
+    /// Why only files are read; `None`: the iterator is used.
+    pub fn why_files(&self) -> Option<&str> {
+        match &self.source {
+            Source::Iterator(_) => None,
+            Source::Files(why) => Some(why),
+        }
+    }
+
+    /// The iterator, if it is used.
+    pub fn iterator(&mut self) -> Option<&mut UsageIterator> {
+        match &mut self.source {
+            Source::Iterator(iterator) => Some(iterator),
+            Source::Files(_) => None,
+        }
+    }
+
     /// Reads the counters of every virtual cluster that has a cgroup. What is removed meanwhile
     /// is left out.
     pub fn sample(&mut self, tree: &CgroupTree) -> Result<SamplerPass, CgroupError> {
         let mut pass = SamplerPass::default();
-        self.reopen(tree, &mut pass)?;
-        for (index, kind) in FILES.into_iter().enumerate() {
-            for (name, cgroup) in &self.open {
-                let Some(reading) = pass.readings.get_mut(name) else {
-                    continue;
-                };
-                let Some(file) = &cgroup.files[index] else {
-                    continue;
-                };
-                let result = read(file, &mut self.buffer, cgroup, kind).and_then(|text| {
-                    take(reading, kind, text).map_err(|error| shape(&cgroup.dir, kind, error))
-                });
-                match result {
-                    Ok(()) => {}
-                    Err(CgroupError::System { errno: Errno::ENODEV, .. }) => {
-                        pass.readings.remove(name);
-                    }
-                    Err(error) => {
-                        pass.readings.remove(name);
-                        pass.failed.insert(name.clone(), error);
-                    }
-                }
-            }
+        let io_stands = self.read_root(tree)?;
+        if let Err(error) = self.walk() {
+            let why = format!("the cgroup iterator failed: {error}");
+            tracing::warn!(why, "usage is read from files from now on");
+            self.source = Source::Files(why);
+        }
+        if !self.knows_all() {
+            self.reopen(tree, &mut pass)?;
+        }
+        self.take_told();
+        self.read_files(io_stands);
+        for cgroup in self.open.values_mut() {
+            cgroup.conclude(&mut pass, &mut self.buffer);
         }
         Ok(pass)
     }
 
-    /// Opens what is new, another incarnation, or has other controllers now; closes what is gone.
-    fn reopen(&mut self, tree: &CgroupTree, pass: &mut SamplerPass) -> Result<(), CgroupError> {
-        let controllers = tree.root().read("cgroup.subtree_control")?;
-        if controllers != self.controllers {
-            self.open.clear();
-            self.controllers = controllers;
+    /// Reads what the root says for all: which controllers its children have, and whether
+    /// anything below did I/O since the pass before.
+    fn read_root(&mut self, tree: &CgroupTree) -> Result<bool, CgroupError> {
+        let Root { controllers_file, io_file, controllers, io } = &mut self.root;
+        if controllers_file.is_none() {
+            *controllers_file = tree.root().open_file(CONTROLLERS)?;
         }
+        let text = read_root_file(tree, CONTROLLERS, controllers_file.as_ref(), &mut self.buffer)?;
+        if text != controllers.as_bytes() {
+            *controllers = String::from_utf8_lossy(text).into_owned();
+            self.open.clear();
+            *io_file = None;
+        }
+        if !Controllers::of(controllers).io {
+            return Ok(false);
+        }
+        if io_file.is_none() {
+            *io_file = tree.root().open_file(IO)?;
+        }
+        if io_file.is_none() {
+            return Ok(false);
+        }
+        let text = read_root_file(tree, IO, io_file.as_ref(), &mut self.buffer)?;
+        let stands = text == io.as_slice();
+        if !stands {
+            text.clone_into(io);
+        }
+        Ok(stands)
+    }
+
+    /// Lets the iterator tell, after everything that it copies was brought up to date.
+    fn walk(&mut self) -> std::io::Result<()> {
+        let Source::Iterator(iterator) = &mut self.source else {
+            return Ok(());
+        };
+        if iterator.tells(Field::Pressure) {
+            for cgroup in self.open.values_mut() {
+                cgroup.refresh_pressure(&mut self.buffer);
+            }
+        }
+        iterator.flush()?;
+        iterator.walk()
+    }
+
+    /// Whether the walk saw exactly the cgroups that are known.
+    fn knows_all(&self) -> bool {
+        let Source::Iterator(iterator) = &self.source else {
+            return false;
+        };
+        let told = iterator.told();
+        let known = |id| self.open.contains_key(&id) || self.others.contains(&id);
+        told.len() == self.open.len() + self.others.len()
+            && told.iter().all(|entry| known(CgroupId(entry.id)))
+    }
+
+    /// Opens what is new; closes what is gone.
+    fn reopen(&mut self, tree: &CgroupTree, pass: &mut SamplerPass) -> Result<(), CgroupError> {
         let mut before = std::mem::take(&mut self.open);
+        self.others.clear();
         for child in tree.root().children()? {
             let Ok(name) = child.name.parse::<VirtualClusterName>() else {
+                self.others.insert(child.id);
                 continue;
             };
-            let kept = before.remove(&name).filter(|cgroup| cgroup.id == child.id);
-            let cgroup = match kept {
-                Some(cgroup) => Some(cgroup),
-                None => match unless_removed(OpenCgroup::open(tree, &name)) {
+            let cgroup = match before.remove(&child.id) {
+                Some(cgroup) if cgroup.is_named(&name) => Some(cgroup),
+                _ => match unless_removed(OpenCgroup::open(tree, &name)) {
                     Ok(opened) => opened,
                     Err(error) => {
-                        pass.failed.insert(name.clone(), error);
+                        pass.failed.insert(name, error);
                         None
                     }
                 },
             };
-            if let Some(cgroup) = cgroup {
-                let (id, counters) = (cgroup.id, CgroupCounters::default());
-                let reading = CgroupReading { id, counters, descendants: Descendants::default() };
-                pass.readings.insert(name.clone(), reading);
-                self.open.insert(name, cgroup);
-            }
+            self.open.extend(cgroup.map(|cgroup| (cgroup.id(), cgroup)));
         }
         Ok(())
     }
-}
 
-impl OpenCgroup {
-    fn open(tree: &CgroupTree, name: &VirtualClusterName) -> Result<Self, CgroupError> {
-        let dir = tree.root().child(name.as_str())?;
-        let mut files = [const { None }; FILES.len()];
-        for (file, name) in files.iter_mut().zip(FILES) {
-            *file = dir.open_file(name)?;
+    /// Takes in what the iterator told; what it did not, files must.
+    fn take_told(&mut self) {
+        for cgroup in self.open.values_mut() {
+            cgroup.begin();
         }
-        Ok(Self { id: dir.id()?, dir, files })
-    }
-}
-
-/// The whole text of a file that is kept open.
-fn read<'b>(
-    file: &File,
-    buffer: &'b mut Vec<u8>,
-    cgroup: &OpenCgroup,
-    name: &str,
-) -> Result<&'b str, CgroupError> {
-    let failed = |errno| system(Operation::Read, &cgroup.dir.path().join(name), errno);
-    buffer.resize(buffer.len().max(4_096), 0);
-    let mut end = 0;
-    loop {
-        if end == buffer.len() {
-            if end >= MOST_TEXT {
-                return Err(failed(Errno::EFBIG));
+        let Source::Iterator(iterator) = &self.source else {
+            return;
+        };
+        let telling = Telling::new(iterator, Controllers::of(&self.root.controllers));
+        for entry in iterator.told() {
+            if let Some(cgroup) = self.open.get_mut(&CgroupId(entry.id)) {
+                cgroup.take_told(&telling, entry);
             }
-            buffer.resize(end * 2, 0);
-        }
-        let offset = u64::try_from(end).unwrap_or(u64::MAX);
-        match file.read_at(&mut buffer[end..], offset) {
-            Ok(0) => break,
-            Ok(count) => end += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(super::errno_of(&error))),
         }
     }
-    std::str::from_utf8(&buffer[..end]).map_err(|_| failed(Errno::EILSEQ))
+
+    fn read_files(&mut self, io_stands: bool) {
+        for index in 0..FILES.len() {
+            for cgroup in self.open.values_mut() {
+                cgroup.read(index, io_stands, &mut self.buffer);
+            }
+        }
+    }
+}
+
+fn read_root_file<'b>(
+    tree: &CgroupTree,
+    name: &str,
+    file: Option<&File>,
+    buffer: &'b mut Vec<u8>,
+) -> Result<&'b [u8], CgroupError> {
+    let failed = |errno| system(Operation::Read, &tree.path().join(name), errno);
+    whole(file.ok_or_else(|| failed(nix::errno::Errno::ENOENT))?, buffer).map_err(failed)
 }

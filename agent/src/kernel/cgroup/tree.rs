@@ -168,7 +168,7 @@ impl CgroupTree {
         Ok(seen)
     }
 
-    fn observe_one(
+    pub(super) fn observe_one(
         &self,
         name: &VirtualClusterName,
     ) -> Result<(ObservedCgroup, Vec<Leaf>), CgroupError> {

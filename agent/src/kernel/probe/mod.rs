@@ -3,6 +3,7 @@
 
 mod addresses;
 mod error;
+pub mod features;
 pub mod mounts;
 mod support;
 mod text;
@@ -50,6 +51,13 @@ impl Files {
     /// A file's text, which must be there.
     fn need(&self, path: &'static str) -> Result<String, ProbeError> {
         std::fs::read_to_string(self.at(path)).map_err(|source| ProbeError::read(path, source))
+    }
+
+    /// As [`Self::need`], of a file with names that somebody else gave: they need not be text, and
+    /// what is none in them is replaced.
+    fn need_lossy(&self, path: &'static str) -> Result<String, ProbeError> {
+        let bytes = std::fs::read(self.at(path)).map_err(|source| ProbeError::read(path, source))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// A file's text; `None`: it is not there.
@@ -185,7 +193,7 @@ impl fmt::Display for Probe {
 }
 
 fn controllers(files: &Files) -> Result<(Option<Cgroup2Mount>, ControllerFacts), ProbeError> {
-    let mounts = mounts::parse(&files.need("/proc/self/mountinfo")?)?;
+    let mounts = mounts::parse(&files.need_lossy("/proc/self/mountinfo")?)?;
     let cgroup2 = mounts::cgroup2(&mounts);
     let in_mount = |file: &str| match &cgroup2 {
         Some(mount) => files.find(&mount.mount_point.join(file).to_string_lossy()),

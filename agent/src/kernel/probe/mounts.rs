@@ -41,7 +41,7 @@ pub fn parse(text: &str) -> Result<Vec<Mount>, ProbeError> {
 fn parse_line(line: &str) -> Option<Mount> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(3);
-    let (root, mount_point) = (mount.next()?, mount.next()?);
+    let (root, mount_point) = (mount.next()?, mount.next().filter(|at| at.starts_with('/'))?);
     let mut file_system = file_system.split(' ');
     let (kind, _source) = (file_system.next()?, file_system.next()?);
     let super_options = file_system.next().unwrap_or_default();
@@ -161,5 +161,6 @@ rw,nsdelegate,memory_recursiveprot
         let mounts = parse("1 2 0:3 / /mnt/a\\040b\\134c rw - ext4 /dev/vda rw\n").unwrap();
         assert_eq!(mounts[0].mount_point, Path::new("/mnt/a b\\c"));
         assert!(parse("nonsense\n").is_err());
+        assert!(parse("1 2 0:3 /  rw - cgroup2 cgroup2 rw\n").is_err());
     }
 }

@@ -173,3 +173,15 @@ fn only_block_devices_are_devices() {
     let paths = BTreeSet::from(["/dev/null".into(), "/dev/no-such-device".into()]);
     assert_eq!(block_devices(&paths), BTreeMap::new());
 }
+
+#[test]
+fn a_mount_with_a_name_that_is_no_text_hides_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    unified(directory.path());
+    let path = directory.path().join("proc/self/mountinfo");
+    let mut mounts = b"60 1 0:60 / /mnt/\xff rw - tmpfs t rw\n".to_vec();
+    mounts.extend(fs::read(&path).unwrap());
+    fs::write(&path, mounts).unwrap();
+    let probe = Probe::read(&Files::below(directory.path())).unwrap();
+    assert_eq!(probe.cgroup2.unwrap().mount_point, Path::new("/sys/fs/cgroup"));
+}

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Pace, ReportEvent, ReportOptions, run};
+use super::{Pace, ReportEvent, ReportOptions, World, run};
 use crate::journal::{Journal, Limits, Sequence};
 use controller::{Behaviour, Controller, Key};
 
@@ -80,6 +80,7 @@ impl Node {
             journal: self.journal().reader(),
             stop: self.stop.subscribe(),
             pace,
+            outside: Arc::new(World),
         };
         Reporting { events, task: tokio::spawn(run(options, sender)) }
     }

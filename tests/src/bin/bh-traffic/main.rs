@@ -4,6 +4,7 @@
 //! their standard input is closed. The last line is the result; errors of the network are
 //! results too, by their `errno` names.
 
+mod flow;
 mod raw;
 mod tcp;
 mod udp;
@@ -66,6 +67,18 @@ enum Command {
         #[arg(long, default_value_t = 500)]
         timeout_ms: u16,
     },
+    /// Sends UDP datagrams until the input is closed.
+    UdpFlow(flow::UdpFlow),
+    /// Counts UDP datagrams by who sent them, until the input is closed.
+    UdpCount {
+        /// Where to receive.
+        #[arg(long)]
+        bind: SocketAddr,
+    },
+    /// Connects and sends, again and again, until the input is closed.
+    TcpFlow(flow::TcpFlow),
+    /// Tries what must be refused, until the input is closed.
+    Probe(flow::Probe),
     /// Runs commands that end by themselves, one a line of the input, each with one line of
     /// result: all of them from one process that lives on.
     Session,
@@ -100,6 +113,10 @@ fn run(command: Command) -> Result<Value> {
         Command::TcpHold(args) => tcp::hold(&args),
         Command::RawSend(args) => raw::send(&args),
         Command::Ping { to, count, timeout_ms } => raw::ping(to, count, timeout_ms),
+        Command::UdpFlow(args) => flow::udp(&args),
+        Command::UdpCount { bind } => flow::count(bind),
+        Command::TcpFlow(args) => flow::tcp(&args),
+        Command::Probe(args) => flow::probe(&args),
         Command::Session => bail!("a session has no session inside"),
     }
 }
@@ -113,7 +130,13 @@ fn session() -> Result<()> {
         let done =
             Cli::try_parse_from(words).map_err(anyhow::Error::from).and_then(|cli| {
                 match cli.command {
-                    Command::UdpRecv { .. } | Command::TcpServe(_) | Command::TcpHold(_) => {
+                    Command::UdpRecv { .. }
+                    | Command::TcpServe(_)
+                    | Command::TcpHold(_)
+                    | Command::UdpFlow(_)
+                    | Command::UdpCount { .. }
+                    | Command::TcpFlow(_)
+                    | Command::Probe(_) => {
                         bail!("it waits for the end of the input")
                     }
                     command => run(command),

@@ -1,9 +1,10 @@
 //! TCP.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use clap::ValueEnum;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde_json::{Value, json};
 
-use crate::{input_closed, name, say};
+use crate::{flow, input_closed, name, say};
 
 /// How often a wait looks whether the input was closed.
 const TICK: Duration = Duration::from_millis(20);
@@ -34,6 +35,8 @@ pub(crate) struct Serve {
 struct Totals {
     connections: AtomicU64,
     bytes: AtomicU64,
+    /// Connections by who made them.
+    from: Mutex<BTreeMap<IpAddr, u64>>,
 }
 
 pub(crate) fn serve(args: &Serve) -> Result<Value> {
@@ -45,6 +48,10 @@ pub(crate) fn serve(args: &Serve) -> Result<Value> {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             seen.connections.fetch_add(1, Ordering::Relaxed);
+            if let Ok(peer) = stream.peer_addr() {
+                let mut from = seen.from.lock().unwrap_or_else(PoisonError::into_inner);
+                *from.entry(peer.ip().to_canonical()).or_default() += 1;
+            }
             let seen = Arc::clone(&seen);
             thread::spawn(move || read_to_end(stream, &seen, events));
         }
@@ -57,6 +64,8 @@ pub(crate) fn serve(args: &Serve) -> Result<Value> {
     Ok(json!({
         "connections": totals.connections.load(Ordering::Relaxed),
         "bytes": totals.bytes.load(Ordering::Relaxed),
+        "from": *totals.from.lock().unwrap_or_else(PoisonError::into_inner),
+        "cpu_us": flow::cpu_us()?,
     }))
 }
 
@@ -125,7 +134,7 @@ pub(crate) fn connect(args: &Connect) -> Result<Value> {
     }
     Ok(json!({
         "connected": true, "connect_us": connect_us, "sent": sent, "error": error,
-        "elapsed_us": micros(began),
+        "elapsed_us": micros(began), "cpu_us": flow::cpu_us()?,
     }))
 }
 

@@ -16,7 +16,7 @@ use super::Findings;
 const FREED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Checks `nothing-left`.
-pub(super) fn nothing_left(mut world: World) -> Result<Findings> {
+pub(crate) fn nothing_left(mut world: World) -> Result<Findings> {
     let mut findings = Findings::default();
     world.footprint.add(&world.pins())?;
     let [links, programs, maps] = world.footprint.size();

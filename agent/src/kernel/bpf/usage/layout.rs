@@ -90,7 +90,7 @@ pub(super) struct Found {
 }
 
 /// Looks everything up. An error names what is missing without which nothing can be told.
-pub(super) fn find(btf: &Btf, local_pids_events: bool) -> Result<Found, String> {
+pub(super) fn find(btf: &Btf, local_pids_events: bool, asked: &[Field]) -> Result<Found, String> {
     let need = |structure: &str, path: &str| {
         let found = btf.member(structure, path).map(|member| member.offset);
         found.ok_or_else(|| format!("this kernel's struct {structure} has no {path}"))
@@ -105,9 +105,12 @@ pub(super) fn find(btf: &Btf, local_pids_events: bool) -> Result<Found, String> 
     };
     let mut missing = Vec::new();
     for field in Field::ALL {
-        if let Err(why) = fill(&mut layout, btf, field, local_pids_events) {
-            missing.push((field, why));
-        }
+        let filled = if asked.contains(&field) {
+            fill(&mut layout, btf, field, local_pids_events)
+        } else {
+            Err("nobody asked for it".to_owned())
+        };
+        missing.extend(filled.err().map(|why| (field, why)));
     }
     Ok(Found { layout, cpu, missing })
 }
@@ -170,11 +173,9 @@ fn fill(
             if local_pids_events {
                 return Err("cgroup v2 is mounted with pids_localevents".to_owned());
             }
-            new.pids_refused = match look.pids_cgroup("events") {
-                Ok(events) => events + 8 * look.enumerator("PIDCG_MAX")?,
-                // Before Linux 6.11.
-                Err(_) => look.pids_cgroup("events_limit")?,
-            };
+            // Before Linux 6.11 it is `events_limit`, and whether it tells all is up to the files.
+            let events = look.pids_cgroup("events")?;
+            new.pids_refused = events + 8 * look.enumerator("PIDCG_MAX")?;
         }
         Field::Descendants => {
             new.cgroup_descendants = look.offset("cgroup", "nr_descendants")?;
@@ -200,22 +201,22 @@ impl Look<'_> {
     }
 
     /// From the controller's part of a cgroup on, which is what a cgroup points to.
-    fn from_css(self, structure: &str, path: &str) -> Result<u32, String> {
+    fn behind_css(self, structure: &str, path: &str) -> Result<u32, String> {
         let css = self.offset(structure, "css")?;
         let below = self.offset(structure, path)?.checked_sub(css);
         below.ok_or_else(|| format!("this kernel's struct {structure} has {path} before css"))
     }
 
     fn task_group(self, path: &str) -> Result<u32, String> {
-        self.from_css("task_group", path)
+        self.behind_css("task_group", path)
     }
 
     fn mem_cgroup(self, path: &str) -> Result<u32, String> {
-        self.from_css("mem_cgroup", path)
+        self.behind_css("mem_cgroup", path)
     }
 
     fn pids_cgroup(self, path: &str) -> Result<u32, String> {
-        self.from_css("pids_cgroup", path)
+        self.behind_css("pids_cgroup", path)
     }
 
     fn enumerator(self, name: &str) -> Result<u32, String> {

@@ -32,6 +32,8 @@ pub use layout::Field;
 const FIRST_ROOM: usize = 255;
 /// And never for more.
 const MOST_ROOM: usize = 1 << 17;
+/// How often it walks at most because somebody was writing what it read.
+const MOST_WALKS: u32 = 5;
 
 /// Which cgroups are told of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +56,7 @@ pub struct Ability(Found);
 impl Ability {
     /// Looks at this kernel.
     pub fn of_this_kernel() -> Result<Self, NoIterator> {
-        read_types().map(|(found, _)| Self(found))
+        read_types(&Field::ALL).map(|(found, _)| Self(found))
     }
 
     /// What it cannot tell, and why.
@@ -78,9 +80,15 @@ pub struct UsageIterator {
 }
 
 impl UsageIterator {
-    /// Loads it from our object. `root` is a directory of cgroup v2.
-    pub fn open(object: &Path, root: BorrowedFd<'_>, level: Level) -> Result<Self, NoIterator> {
-        let (mut found, function) = read_types()?;
+    /// Loads it from our object, to tell these fields and no others. `root` is a directory of
+    /// cgroup v2.
+    pub fn open(
+        object: &Path,
+        root: BorrowedFd<'_>,
+        level: Level,
+        fields: &[Field],
+    ) -> Result<Self, NoIterator> {
+        let (mut found, function) = read_types(fields)?;
         found.layout.level = match level {
             Level::All => UsageLayout::ABSENT,
             Level::Only(level) => level,
@@ -89,7 +97,8 @@ impl UsageIterator {
         let root = root.map_err(|error| NoIterator(format!("duplicate a descriptor: {error}")))?;
         let path = format!("/proc/self/fd/{}/cpu.stat", super::sys::number(&root));
         let flush = File::open(&path);
-        let flush = flush.map_err(|error| NoIterator(format!("open the root's cpu.stat: {error}")))?;
+        let flush =
+            flush.map_err(|error| NoIterator(format!("open the root's cpu.stat: {error}")))?;
         let object = object.to_owned();
         let (link, entries) = tie(&object, &found, function, &root, FIRST_ROOM)?;
         Ok(Self { object, root, found, function, link, entries, room: FIRST_ROOM, flush })
@@ -117,14 +126,20 @@ impl UsageIterator {
         self.flush.read_at(&mut text, 0).map(drop)
     }
 
-    /// Walks, and gives what the kernel has now of each cgroup, parents before their children.
-    pub fn walk(&mut self) -> io::Result<&[CgroupUsage]> {
+    /// Walks, and copies what the kernel has now of each cgroup.
+    pub fn walk(&mut self) -> io::Result<()> {
+        let mut walks = 1;
         loop {
             self.entries.clear();
             walk::walk(&self.link)?;
             let (told, without_room) = self.entries.told();
             if without_room == 0 {
-                break;
+                let torn = told.iter().any(|entry| entry.cpu[0] != entry.cpu[1]);
+                if !torn || walks == MOST_WALKS {
+                    return Ok(());
+                }
+                walks += 1;
+                continue;
             }
             let needed = told.len() + usize::try_from(without_room).unwrap_or(usize::MAX);
             let room = (needed.saturating_mul(2) | 0xff).min(MOST_ROOM);
@@ -136,7 +151,11 @@ impl UsageIterator {
             (self.link, self.entries) = tied.map_err(io::Error::other)?;
             self.room = room;
         }
-        Ok(self.entries.told().0)
+    }
+
+    /// What the last walk told, parents before their children.
+    pub fn told(&self) -> &[CgroupUsage] {
+        self.entries.told().0
     }
 
     /// cpu.stat of an entry; `None`: somebody wrote it while it was read, or it has no such entry.
@@ -163,7 +182,7 @@ impl UsageIterator {
 }
 
 /// What the kernel's types say, and the number of the function that the program is attached to.
-fn read_types() -> Result<(Found, u32), NoIterator> {
+fn read_types(asked: &[Field]) -> Result<(Found, u32), NoIterator> {
     const TYPES: &str = "/sys/kernel/btf/vmlinux";
     if cfg!(not(target_arch = "x86_64")) {
         // The kernel's division of 128 bits is exact on every version there.
@@ -177,7 +196,7 @@ fn read_types() -> Result<(Found, u32), NoIterator> {
     let mounts = fs::read_to_string("/proc/self/mountinfo");
     let mounts = mounts.map_err(|error| NoIterator(format!("/proc/self/mountinfo: {error}")))?;
     let local = |line: &str| line.contains(" - cgroup2 ") && line.contains("pids_localevents");
-    let found = layout::find(&btf, mounts.lines().any(local)).map_err(NoIterator)?;
+    let found = layout::find(&btf, mounts.lines().any(local), asked).map_err(NoIterator)?;
     Ok((found, function))
 }
 
@@ -186,15 +205,15 @@ fn tie(
     found: &Found,
     function: u32,
     root: &OwnedFd,
-    room: usize,
+    most: usize,
 ) -> Result<(OwnedFd, Entries), NoIterator> {
     use std::os::fd::AsFd;
     let bytes = object::read(object).map_err(|error| NoIterator(error.to_string()))?;
-    let length = u32::try_from(room + 1).unwrap_or(u32::MAX);
+    let length = u32::try_from(most + 1).unwrap_or(u32::MAX);
     let loaded = program::load(&bytes, &found.layout, length, function).map_err(NoIterator)?;
     let link = walk::link(&loaded.program, root.as_fd())
         .map_err(|error| NoIterator(format!("tie the cgroup iterator to the root: {error}")))?;
-    let entries = Entries::map(&loaded.map, room + 1)
+    let entries = Entries::map(&loaded.map, most + 1)
         .map_err(|error| NoIterator(format!("map what the cgroup iterator tells: {error}")))?;
     Ok((link, entries))
 }

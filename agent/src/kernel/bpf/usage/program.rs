@@ -96,7 +96,7 @@ fn take_apart(object: &[u8], layout: &UsageLayout) -> Result<Parts, String> {
             return Err(wrong("refers to what is no symbol"));
         };
         let symbol = elf.symbol_by_index(index).map_err(|error| error.to_string())?;
-        let used = if symbol.name() == Ok(maps::USAGE) {
+        let stands_for = if symbol.name() == Ok(maps::USAGE) {
             Use::Map
         } else if symbol.section_index() == Some(constants_index) {
             let offset = u32::try_from(symbol.address()).map_err(|error| error.to_string())?;
@@ -104,7 +104,7 @@ fn take_apart(object: &[u8], layout: &UsageLayout) -> Result<Parts, String> {
         } else {
             return Err(wrong(&format!("uses {}", symbol.name().unwrap_or("something else"))));
         };
-        uses.push((usize::try_from(at).map_err(|error| error.to_string())?, used));
+        uses.push((usize::try_from(at).map_err(|error| error.to_string())?, stands_for));
     }
     Ok(Parts { code, constants, uses })
 }
