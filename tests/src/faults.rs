@@ -15,6 +15,7 @@ mod run;
 mod sabotage;
 mod tighten;
 mod traffic;
+mod upgrade;
 
 pub use run::{Extent, FaultReport, Wanted, faults, names, sabotages};
 pub use sabotage::Sabotage;

@@ -108,7 +108,7 @@ fn in_vm(payload: &Path, arguments: &[String], results: &Path, report: &Path) ->
     command.extend(arguments.iter().cloned());
     command.extend(["--report", "/results/report.json"].map(str::to_owned));
     let outcome = lab::boot_and_run(&LabRun {
-            guest: Guest::Usual,
+        guest: Guest::Usual,
         payload,
         command: &command,
         results,

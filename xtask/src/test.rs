@@ -163,9 +163,14 @@ fn unit() -> Result<Tally> {
         .args(["--filterset", "not (package(bulkhead-tests) and binary(/^kernel_/))"]);
     let output = Output::together(&log);
     let finished = stage::run("Running unit and property tests", nextest, UNIT_TIMEOUT, output)?;
-    let text = fs::read_to_string(&log).context("read the log of the tests")?;
+    nextest_tally(finished, &log)
+}
+
+/// What nextest says in its log.
+fn nextest_tally(finished: stage::Finished, log: &std::path::Path) -> Result<Tally> {
+    let text = fs::read_to_string(log).context("read the log of the tests")?;
     let Some([passed, failed]) = libtest::nextest_totals(&text) else {
-        return Err(finished.success().err().unwrap_or_else(|| no_summary(&log)));
+        return Err(finished.success().err().unwrap_or_else(|| no_summary(log)));
     };
     let mut problems = failures(&text);
     // Told apart from failing tests: nothing may get lost between the two.

@@ -37,6 +37,32 @@ pub enum Only {
     Limits,
 }
 
+/// Which version of the agent.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Version {
+    /// This one.
+    #[default]
+    Ours,
+    /// One of another ABI version.
+    Next,
+}
+
+impl Version {
+    const fn agent(self) -> &'static str {
+        match self {
+            Self::Ours => "bulkhead-agent",
+            Self::Next => "bulkhead-agent-next",
+        }
+    }
+
+    const fn object(self) -> &'static str {
+        match self {
+            Self::Ours => "bulkhead.bpf.o",
+            Self::Next => "bulkhead-next.bpf.o",
+        }
+    }
+}
+
 /// Everything that a demo makes.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -54,6 +80,8 @@ pub(crate) struct World {
     programs: Programs,
     /// What the daemons are told besides.
     pub(crate) extras: Extras,
+    /// The agent that is started.
+    pub(crate) version: Version,
     /// How many virtual clusters there are.
     pub(crate) virtual_clusters: usize,
     sabotage: Option<Sabotage>,
@@ -108,6 +136,7 @@ impl World {
             home,
             programs,
             extras: Extras::default(),
+            version: Version::Ours,
             virtual_clusters: 3,
             sabotage,
             patience: options.patience,
@@ -186,7 +215,7 @@ impl World {
         command.arg("run").args(["--node", "demo", "--sample-interval", "1s", "--window", "1s"]);
         command.arg("--controller").arg(unix(&self.home.0.join("agents.sock")));
         command.arg("--state-dir").arg(self.agent_state());
-        command.arg("--bpf-object").arg(self.programs.path("bulkhead.bpf.o"));
+        command.arg("--bpf-object").arg(self.programs.path(self.version.object()));
         command.args(&self.extras.agent).envs(&self.extras.agent_env);
         self.agent = Some(Daemon::start("bulkhead-agent", command, &self.home.0)?);
         Ok(())
@@ -254,7 +283,7 @@ impl World {
 
     /// `bulkhead-agent`, told where things are; a subcommand follows.
     pub(crate) fn agent_command(&self) -> Command {
-        let mut command = self.command("bulkhead-agent");
+        let mut command = self.command(self.version.agent());
         command.arg("--cgroup-root").arg(self.cgroup_root());
         command.arg("--bpffs").arg(self.pins());
         command.arg("--run-dir").arg(self.home.0.join("run"));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::history::History;
 use super::sabotage::Sabotage;
-use super::{births, clock, disk, journal, kills, points, tighten};
+use super::{births, clock, disk, journal, kills, points, tighten, upgrade};
 use crate::demo::checks::Findings;
 use crate::demo::world::World;
 use crate::demo::{Options, Outcome};
@@ -99,6 +99,15 @@ const ALL: &[Kind] = &[
             history(options, wanted, tighten::with_guest, tighten)
         },
         "a way is closed under a socket that sends, with kills between the word and the deed",
+    ),
+    kind(
+        "upgrades",
+        true,
+        |options, wanted| {
+            let count = if wanted.extent == Extent::Full { 12 } else { 4 };
+            history(options, wanted, |_| Ok(()), |history| upgrade::upgrades(history, count))
+        },
+        "an agent of another ABI version takes over, and this one again; each other time cut short",
     ),
     kind(
         "births",

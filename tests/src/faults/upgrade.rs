@@ -45,8 +45,10 @@ fn only_version(history: &History) -> Result<String> {
     let pins = history.world.pins();
     wait::until("only one version has pins", history.world.patience(), |note| {
         let entries = fs::read_dir(&pins).with_context(|| format!("list {}", pins.display()))?;
-        let names: Vec<_> =
-            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let names: Vec<_> = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
         *note = format!("{names:?}");
         Ok(<[String; 1]>::try_from(names).ok().map(|[name]| name))
     })

@@ -19,7 +19,7 @@ pub(crate) enum Group {
 
 impl Group {
     /// Every group.
-    pub(crate) const ALL: &'static [Self] = 
+    pub(crate) const ALL: &'static [Self] =
         &[Self::Bpf, Self::Lab, Self::Test, Self::Lint, Self::Bench];
 }
 

@@ -4,18 +4,23 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::shown;
 use super::stage::{self, Output};
 use super::summary::{Summary, Tally};
+use crate::build_ebpf;
 use crate::command::Cmd;
-use crate::demo::artifacts::Artifacts;
+use crate::demo::artifacts::{self, Artifacts};
 use crate::demo::place::Place;
 use crate::demo::programs::{self, Programs};
 
 /// The program that runs them.
 const PROGRAM: &str = "bh-faults";
+/// How many histories of the simulated protocol the full extent has.
+const LONG_SIMULATION: &str = "4000";
+/// The one of which there are two versions.
+const AGENT: &str = "bulkhead-agent";
 
 /// How much of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -59,17 +64,54 @@ pub(super) fn run(
     summary
         .stage(&what, on, || histories("faults", extent.limit(), (&dir, logs), &[extent.name()]));
     if extent == Extent::Full {
+        let what = format!("simulation of the protocol, {LONG_SIMULATION} seeds");
+        summary.stage(&what, on, || simulation(logs));
         summary.stage("sabotages of fault histories", on, || {
             histories("faults-sabotages", extent.limit(), (&dir, logs), &["--all-sabotages"])
         });
     }
 }
 
+/// The same histories as among the unit tests, and many more.
+fn simulation(logs: &Path) -> Result<Tally> {
+    let log = logs.join("simulation.log");
+    let nextest = Cmd::tool("cargo-nextest", "simulate the protocol")?
+        .args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
+        .args(super::FEATURES)
+        .args(["--filterset", "package(bulkhead-tests) and binary(simulation)"])
+        .env("BULKHEAD_SIM_SEEDS", LONG_SIMULATION);
+    let output = Output::together(&log);
+    let finished = stage::run("Simulating the protocol", nextest, Extent::Full.limit(), output)?;
+    super::nextest_tally(finished, &log)
+}
+
 fn install(artifacts: &Artifacts, dir: &Path) -> Result<()> {
     Programs::of(artifacts)?.install(dir)?;
     let program = artifacts.programs.get(PROGRAM);
     let program = program.with_context(|| format!("cargo has not built {PROGRAM}"))?;
-    programs::install(program, &dir.join(PROGRAM))
+    programs::install(program, &dir.join(PROGRAM))?;
+    install_next(artifacts, dir)
+}
+
+/// An agent of another ABI version beside ours, to which histories upgrade.
+fn install_next(artifacts: &Artifacts, dir: &Path) -> Result<()> {
+    build_ebpf::run(&build_ebpf::Args::NEXT)?;
+    let object = build_ebpf::next_object_path();
+    fs::copy(&object, dir.join("bulkhead-next.bpf.o"))
+        .with_context(|| format!("copy {}", object.display()))?;
+    let logs = super::logs();
+    let features = format!("{},bulkhead-agent/next", super::FEATURES[1]);
+    let build = |what: &str, features: &str, log: &str| {
+        let arguments = ["--workspace", "--bin", AGENT, "--features", features];
+        artifacts::build(what, &arguments, &logs.join(log))
+    };
+    let next = build("Building the agent of another version", &features, "build-next.log")?;
+    let next = next.programs.get(AGENT).context("cargo has not built the agent")?;
+    programs::install(next, &dir.join("bulkhead-agent-next"))?;
+    // Cargo puts both where the same stages look for ours.
+    let ours = build("Putting ours back", super::FEATURES[1], "build-ours.log")?;
+    ensure!(ours.programs.get(AGENT) == artifacts.programs.get(AGENT), "ours is elsewhere now");
+    Ok(())
 }
 
 fn histories(

@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<Vec<Row>> {
             100.0 * spread(&one.cpu)
         );
     }
-    let report = Report { args, measured: &measured, machine: described, checked, ways: &ways };
+    let report = Report { args, measured: &measured, machine: described, checked };
     Ok(report.rows(&scene))
 }
 
@@ -110,14 +110,12 @@ struct Report<'a> {
     machine: String,
     /// How many values were compared with files.
     checked: usize,
-    ways: &'a Ways,
 }
 
 impl Report<'_> {
     fn rows(&self, scene: &Scene) -> Vec<Row> {
         let crate_name = "cgroupfs crate 0.8.1, readers kept";
-        let all =
-            format!("all fields of the agent's sampler; {}", Ways::describe(scene.tree()));
+        let all = format!("all fields of the agent's sampler; {}", Ways::describe(scene.tree()));
         let cpu = "usage_usec, user_usec, system_usec".to_owned();
         let text = format!("≤ {GOAL_ALL} × the cgroupfs crate for the same fields (10 × cheaper)");
         let rows = [
