@@ -7,7 +7,7 @@
 use core::ptr;
 
 use aya_ebpf::{cty::c_void, helpers::generated};
-use bulkhead_abi::{CgroupUsage, UsageLayout};
+use bulkhead_abi::{CPU_WORDS, CgroupUsage, UsageLayout};
 
 use crate::maps::USAGE;
 
@@ -26,8 +26,8 @@ struct IterCgroup {
 
 /// A field of `USAGE_LAYOUT`, as the agent has filled it in.
 macro_rules! layout {
-    ($field:ident) => {
-        constant(&raw const USAGE_LAYOUT.$field)
+    ($field:ident $([$index:literal])?) => {
+        constant(&raw const USAGE_LAYOUT.$field $([$index])?)
     };
 }
 
@@ -51,12 +51,13 @@ extern "C" fn bulkhead_usage(ctx: *const c_void) -> i32 {
 
 #[inline(always)]
 fn tell(ctx: *const c_void) -> Result<(), Unreadable> {
-    let cgroup = read::<u64>(ctx as u64, core::mem::offset_of!(IterCgroup, cgroup) as u32)?;
+    // SAFETY: a field of the program's own context.
+    let cgroup = unsafe { (*ctx.cast::<IterCgroup>()).cgroup };
     if cgroup == 0 {
         // The end of the walk.
         return Ok(());
     }
-    let level = read::<u32>(cgroup, layout!(cgroup_level))?;
+    let level = word32(cgroup, layout!(cgroup_level));
     let wanted = layout!(level);
     let Some(head) = USAGE.get_ptr_mut(0) else { return Ok(()) };
     // SAFETY: entry 0 is there; nobody else runs this program on this map.
@@ -83,11 +84,11 @@ fn tell(ctx: *const c_void) -> Result<(), Unreadable> {
 /// Parents are told of before their children, and one after the other.
 #[inline(always)]
 fn tell_parent(cgroup: u64, parent: u32) {
-    if let Ok(0) = populated(cgroup)
-        && let Ok(node) = read::<u64>(cgroup, layout!(cgroup_kn))
-        && let Ok(id) = read::<u64>(node, layout!(kn_id))
+    if layout!(cgroup_populated) != UsageLayout::ABSENT
+        && populated(cgroup) == 0
         && let Some(entry) = USAGE.get_ptr_mut(parent)
     {
+        let id = word64(word64(cgroup, layout!(cgroup_kn)), layout!(kn_id));
         // SAFETY: the entry is there.
         unsafe {
             (*entry).empty_children += 1;
@@ -97,42 +98,57 @@ fn tell_parent(cgroup: u64, parent: u32) {
     }
 }
 
+/// # Safety
+///
+/// `to` is part of an entry.
 #[inline(always)]
-fn populated(cgroup: u64) -> Result<u32, Unreadable> {
-    let [csets, domains, threaded] = read::<[u32; 3]>(cgroup, layout!(cgroup_populated))?;
-    Ok(csets | domains | threaded)
+unsafe fn tell_cpu(cgroup: u64, to: *mut [u64; CPU_WORDS]) {
+    let words = [
+        word64(cgroup, layout!(cgroup_cpu[0])),
+        word64(cgroup, layout!(cgroup_cpu[1])),
+        word64(cgroup, layout!(cgroup_cpu[2])),
+        word64(cgroup, layout!(cgroup_cpu[3])),
+        word64(cgroup, layout!(cgroup_cpu[4])),
+    ];
+    // SAFETY: the caller's.
+    unsafe { to.write(words) };
+}
+
+#[inline(always)]
+fn populated(cgroup: u64) -> u32 {
+    let first = layout!(cgroup_populated);
+    word32(cgroup, first) | word32(cgroup, first + 4) | word32(cgroup, first + 8)
 }
 
 #[inline(always)]
 fn fill(cgroup: u64, level: u32, entry: *mut CgroupUsage) -> Result<u32, Unreadable> {
-    let node = read::<u64>(cgroup, layout!(cgroup_kn))?;
     // SAFETY: the entry is there; so below.
     unsafe {
-        copy(&raw mut (*entry).id, node, layout!(kn_id))?;
+        (*entry).id = word64(word64(cgroup, layout!(cgroup_kn)), layout!(kn_id));
         (*entry).level = level;
         (*entry).empty_children = 0;
         (*entry).empty_children_mark = 0;
-        copy(&raw mut (*entry).cpu[0], cgroup, layout!(cgroup_cpu))?;
+        tell_cpu(cgroup, &raw mut (*entry).cpu[0]);
     }
     let mut present = CgroupUsage::CPU;
     if layout!(cgroup_descendants) != UsageLayout::ABSENT {
         // SAFETY: as above.
         unsafe {
-            copy(&raw mut (*entry).descendants, cgroup, layout!(cgroup_descendants))?;
-            copy(&raw mut (*entry).dying, cgroup, layout!(cgroup_dying))?;
+            (*entry).descendants = word32(cgroup, layout!(cgroup_descendants));
+            (*entry).dying = word32(cgroup, layout!(cgroup_dying));
         }
         present |= CgroupUsage::DESCENDANTS;
     }
     if layout!(cgroup_populated) != UsageLayout::ABSENT {
         // SAFETY: as above.
-        unsafe { (*entry).populated = populated(cgroup)? };
+        unsafe { (*entry).populated = populated(cgroup) };
         present |= CgroupUsage::POPULATED;
     }
     if layout!(cgroup_max_depth) != UsageLayout::ABSENT {
         // SAFETY: as above.
         unsafe {
-            (*entry).controls[0] = read::<u32>(cgroup, layout!(cgroup_max_depth))?.into();
-            (*entry).controls[1] = read::<u32>(cgroup, layout!(cgroup_max_descendants))?.into();
+            (*entry).controls[0] = word32(cgroup, layout!(cgroup_max_depth)).into();
+            (*entry).controls[1] = word32(cgroup, layout!(cgroup_max_descendants)).into();
         }
     }
     present |= cpu(cgroup, entry)?;
@@ -140,13 +156,13 @@ fn fill(cgroup: u64, level: u32, entry: *mut CgroupUsage) -> Result<u32, Unreada
     present |= pids(cgroup, entry)?;
     present |= pressure(cgroup, entry)?;
     // SAFETY: as above.
-    unsafe { copy(&raw mut (*entry).cpu[1], cgroup, layout!(cgroup_cpu))? };
+    unsafe { tell_cpu(cgroup, &raw mut (*entry).cpu[1]) };
     Ok(present)
 }
 
 #[inline(always)]
 fn cpu(cgroup: u64, entry: *mut CgroupUsage) -> Result<u32, Unreadable> {
-    let css = css(cgroup, layout!(cgroup_css_cpu))?;
+    let css = css(cgroup, layout!(cgroup_css_cpu));
     if css == 0 {
         return Ok(0);
     }
@@ -169,7 +185,7 @@ fn cpu(cgroup: u64, entry: *mut CgroupUsage) -> Result<u32, Unreadable> {
 
 #[inline(always)]
 fn memory(cgroup: u64, entry: *mut CgroupUsage) -> Result<u32, Unreadable> {
-    let css = css(cgroup, layout!(cgroup_css_memory))?;
+    let css = css(cgroup, layout!(cgroup_css_memory));
     if css == 0 {
         return Ok(0);
     }
@@ -194,7 +210,7 @@ fn memory(cgroup: u64, entry: *mut CgroupUsage) -> Result<u32, Unreadable> {
 
 #[inline(always)]
 fn pids(cgroup: u64, entry: *mut CgroupUsage) -> Result<u32, Unreadable> {
-    let css = css(cgroup, layout!(cgroup_css_pids))?;
+    let css = css(cgroup, layout!(cgroup_css_pids));
     if css == 0 {
         return Ok(0);
     }
@@ -217,7 +233,7 @@ fn pressure(cgroup: u64, entry: *mut CgroupUsage) -> Result<u32, Unreadable> {
     if layout!(cgroup_psi) == UsageLayout::ABSENT || layout!(psi_totals) == UsageLayout::ABSENT {
         return Ok(0);
     }
-    let group = read::<u64>(cgroup, layout!(cgroup_psi))?;
+    let group = word64(cgroup, layout!(cgroup_psi));
     if group == 0 {
         return Ok(0);
     }
@@ -228,18 +244,24 @@ fn pressure(cgroup: u64, entry: *mut CgroupUsage) -> Result<u32, Unreadable> {
 
 /// A controller's part of a cgroup; 0: it has none.
 #[inline(always)]
-fn css(cgroup: u64, offset: u32) -> Result<u64, Unreadable> {
-    if offset == UsageLayout::ABSENT { Ok(0) } else { read::<u64>(cgroup, offset) }
+fn css(cgroup: u64, offset: u32) -> u64 {
+    if offset == UsageLayout::ABSENT { 0 } else { word64(cgroup, offset) }
 }
 
+/// A member of the kernel's structure that `base` points to by its type: the verifier knows it
+/// from the context on, and the offset is a constant to it, so this is one load and no helper.
 #[inline(always)]
-fn read<T: Copy>(base: u64, offset: u32) -> Result<T, Unreadable> {
-    let mut value = core::mem::MaybeUninit::<T>::uninit();
-    // SAFETY: room for one `T` of plain integers on our own stack.
-    unsafe {
-        copy(value.as_mut_ptr(), base, offset)?;
-        Ok(value.assume_init())
-    }
+fn word32(base: u64, offset: u32) -> u32 {
+    // SAFETY: the verifier has seen that the structure has such a member there; where the memory
+    // is gone, the kernel gives 0.
+    unsafe { ptr::read_volatile((base + u64::from(offset)) as *const u32) }
+}
+
+/// The same of 8 bytes.
+#[inline(always)]
+fn word64(base: u64, offset: u32) -> u64 {
+    // SAFETY: as in `word32`.
+    unsafe { ptr::read_volatile((base + u64::from(offset)) as *const u64) }
 }
 
 /// As [`copy`], of what a kernel may not have.

@@ -5,10 +5,12 @@
 mod cgroups;
 mod command;
 mod network;
+mod sweep;
 mod traffic;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
@@ -18,6 +20,9 @@ use nix::unistd::geteuid;
 pub use cgroups::{Cgroups, cgroup2_mount};
 pub use network::{Host, Network};
 pub use traffic::{Running, Traffic};
+
+/// Once in a process what killed ones have left is removed.
+static SWEPT: Once = Once::new();
 
 /// A corner of this machine.
 #[derive(Debug)]
@@ -35,6 +40,7 @@ impl Sandbox {
     /// Makes a sandbox with that many hosts.
     pub fn new(hosts: u8) -> Result<Self> {
         ensure!(geteuid().is_root(), "this test changes cgroups and namespaces: run it as root");
+        SWEPT.call_once(sweep::sweep);
         let name = unique();
         Ok(Self {
             cgroups: Cgroups::new(&name)?,

@@ -1,8 +1,9 @@
 //! What the cgroup iterator (`iter/cgroup`) is told and tells: where this kernel keeps each
 //! number, and the numbers of each cgroup as the kernel has them.
 
-/// How many bytes of `struct cgroup` hold everything that cpu.stat's times are made of.
-pub const CPU_WORDS: usize = 8;
+/// How many words of `struct cgroup` cpu.stat's times are made of: `bstat.cputime` with run time,
+/// user and kernel mode, then `prev_cputime` with user and kernel mode.
+pub const CPU_WORDS: usize = 5;
 /// How many control values are told (see [`CgroupUsage::controls`]).
 pub const CONTROLS: usize = 10;
 /// How many PSI totals are told.
@@ -22,8 +23,8 @@ pub struct UsageLayout {
     pub cgroup_kn: u32,
     /// `kernfs_node.id`
     pub kn_id: u32,
-    /// First of the [`CPU_WORDS`] words of `struct cgroup` with `bstat` and `prev_cputime`.
-    pub cgroup_cpu: u32,
+    /// The [`CPU_WORDS`] words of `struct cgroup`.
+    pub cgroup_cpu: [u32; CPU_WORDS],
     /// `cgroup.nr_descendants`
     pub cgroup_descendants: u32,
     /// `cgroup.nr_dying_descendants`
@@ -88,7 +89,7 @@ impl UsageLayout {
         cgroup_level: Self::ABSENT,
         cgroup_kn: Self::ABSENT,
         kn_id: Self::ABSENT,
-        cgroup_cpu: Self::ABSENT,
+        cgroup_cpu: [Self::ABSENT; CPU_WORDS],
         cgroup_descendants: Self::ABSENT,
         cgroup_dying: Self::ABSENT,
         cgroup_populated: Self::ABSENT,
@@ -137,7 +138,7 @@ pub struct CgroupUsage {
     pub populated: u32,
     /// How many of its children have no process.
     pub empty_children: u32,
-    /// The words of `struct cgroup` from [`UsageLayout::cgroup_cpu`] on, read twice: while they
+    /// The words at [`UsageLayout::cgroup_cpu`], read twice: while they
     /// differ, somebody was writing them.
     pub cpu: [[u64; CPU_WORDS]; 2],
     /// `nr_throttled`
@@ -191,10 +192,10 @@ impl CgroupUsage {
 }
 
 const _: () = {
-    assert!(size_of::<UsageLayout>() == 4 * (21 + CONTROLS));
+    assert!(size_of::<UsageLayout>() == 4 * (20 + CPU_WORDS + CONTROLS));
     assert!(core::mem::offset_of!(CgroupUsage, cpu) == 32);
-    assert!(core::mem::offset_of!(CgroupUsage, throttled_nanoseconds) == 168);
-    assert!(size_of::<CgroupUsage>() == 176 + 8 * (6 + PRESSURES + CONTROLS));
+    assert!(core::mem::offset_of!(CgroupUsage, throttled_nanoseconds) == 120);
+    assert!(size_of::<CgroupUsage>() == 128 + 8 * (6 + PRESSURES + CONTROLS));
 };
 
 #[cfg(feature = "user")]

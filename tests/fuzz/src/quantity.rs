@@ -9,8 +9,9 @@ use bulkhead_api::quantity::{
 /// Units, and the power of ten that 1 stands for.
 const UNITS: [(Unit, i32); 4] = [(NANOCORES, 9), (BYTES, 0), (TASKS, 0), (BYTES_PER_SECOND, 0)];
 
-/// More than this power of ten and the answer is not worked out on paper.
-const PAPER: i32 = 100;
+/// Beyond this power of ten the answer is not worked out on paper: no text that is tried has so
+/// many digits, so it is a fraction or too much.
+const PAPER: i32 = 10_000;
 
 /// What is taken is exactly what was written, and what is refused is refused for what it is.
 pub fn any_text(data: &[u8]) {

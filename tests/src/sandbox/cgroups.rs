@@ -67,7 +67,7 @@ impl Drop for Cgroups {
 }
 
 /// Kills what runs below a cgroup, and removes it, children first.
-fn remove(dir: &Path) -> Result<()> {
+pub(super) fn remove(dir: &Path) -> Result<()> {
     let killed = fs::write(dir.join("cgroup.kill"), "1");
     killed.with_context(|| format!("kill {}", dir.display()))?;
     let deadline = Instant::now() + EMPTY_WITHIN;

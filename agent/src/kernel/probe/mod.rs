@@ -56,7 +56,8 @@ impl Files {
     /// As [`Self::need`], of a file with names that somebody else gave: they need not be text, and
     /// what is none in them is replaced.
     fn need_lossy(&self, path: &'static str) -> Result<String, ProbeError> {
-        let bytes = std::fs::read(self.at(path)).map_err(|source| ProbeError::read(path, source))?;
+        let bytes =
+            std::fs::read(self.at(path)).map_err(|source| ProbeError::read(path, source))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 

@@ -82,13 +82,6 @@ impl Btf {
         named.find_map(|one| self.walk(one, path))
     }
 
-    /// The size of a structure in bytes.
-    pub(super) fn size(&self, structure: &str) -> Option<u32> {
-        let name = self.name(structure)?;
-        let mut named = self.all().filter(|one| one.kind == STRUCT && one.name == name);
-        named.next().map(|one| one.size_or_number)
-    }
-
     /// The value of an enumerator, whatever enumeration it is of.
     pub(super) fn enumerator(&self, name: &str) -> Option<u32> {
         let name = self.name(name)?;
@@ -261,7 +254,6 @@ mod tests {
         assert_eq!(at("E_ONE"), Some(Member { offset: 16, is_pointer: true }));
         assert_eq!(at("p.z"), None);
         assert_eq!(btf.member("nothing", "x"), None);
-        assert_eq!(btf.size("outer"), Some(24));
         assert_eq!(btf.enumerator("E_ONE"), Some(7));
         assert_eq!(btf.function("y"), Some(7));
         assert_eq!(btf.function("x"), None);

@@ -5,8 +5,6 @@
 use bulkhead_abi::CPU_WORDS;
 use bulkhead_core::sample::CpuCounters;
 
-use super::layout::CpuWords;
-
 /// What cpu.stat prints is in microseconds.
 const MICROSECOND: u64 = 1_000;
 
@@ -26,23 +24,18 @@ impl Previous {
 /// The times that the file shows now. The kernel remembers what the file has shown last when it is
 /// read, and we do not read it: `ours` is what it would remember if we did. Whichever of the two is
 /// newer counts.
-pub(super) fn times(
-    words: &[u64; CPU_WORDS],
-    at: CpuWords,
-    ours: &mut Previous,
-) -> Option<CpuCounters> {
-    let get = |index: usize| words.get(index).copied();
-    let kernels = Previous { user: get(at.previous_user)?, system: get(at.previous_system)? };
+pub(super) fn times(words: &[u64; CPU_WORDS], ours: &mut Previous) -> CpuCounters {
+    let [usage, user, system, previous_user, previous_system] = *words;
+    let kernels = Previous { user: previous_user, system: previous_system };
     let before = if kernels.sum() >= ours.sum() { kernels } else { *ours };
-    let usage = get(at.exec)?;
-    *ours = adjust(usage, get(at.user)?, get(at.system)?, before);
+    *ours = adjust(usage, user, system, before);
     let shown = |nanoseconds: u64| nanoseconds / MICROSECOND * MICROSECOND;
-    Some(CpuCounters {
+    CpuCounters {
         usage_nanoseconds: shown(usage),
         user_nanoseconds: shown(ours.user),
         system_nanoseconds: shown(ours.system),
         throttled: None,
-    })
+    }
 }
 
 fn adjust(usage: u64, user: u64, system: u64, before: Previous) -> Previous {
@@ -70,13 +63,8 @@ fn adjust(usage: u64, user: u64, system: u64, before: Previous) -> Previous {
 mod tests {
     use super::*;
 
-    const AT: CpuWords =
-        CpuWords { exec: 0, user: 1, system: 2, previous_user: 3, previous_system: 4 };
-
-    fn seen(words: [u64; 5], ours: &mut Previous) -> (u64, u64, u64) {
-        let mut all = [0; CPU_WORDS];
-        all[..5].copy_from_slice(&words);
-        let times = times(&all, AT, ours).unwrap();
+    fn seen(words: [u64; CPU_WORDS], ours: &mut Previous) -> (u64, u64, u64) {
+        let times = times(&words, ours);
         (times.usage_nanoseconds, times.user_nanoseconds, times.system_nanoseconds)
     }
 

@@ -70,21 +70,10 @@ impl Field {
     }
 }
 
-/// Where the words that cpu.stat's times are made of are in `CgroupUsage::cpu`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct CpuWords {
-    pub(super) exec: usize,
-    pub(super) user: usize,
-    pub(super) system: usize,
-    pub(super) previous_user: usize,
-    pub(super) previous_system: usize,
-}
-
 /// What is known of this kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Found {
     pub(super) layout: UsageLayout,
-    pub(super) cpu: CpuWords,
     /// What cannot be told, and why.
     pub(super) missing: Vec<(Field, String)>,
 }
@@ -95,12 +84,11 @@ pub(super) fn find(btf: &Btf, local_pids_events: bool, asked: &[Field]) -> Resul
         let found = btf.member(structure, path).map(|member| member.offset);
         found.ok_or_else(|| format!("this kernel's struct {structure} has no {path}"))
     };
-    let (cgroup_cpu, cpu) = cpu_words(btf)?;
     let mut layout = UsageLayout {
         cgroup_level: need("cgroup", "level")?,
         cgroup_kn: need("cgroup", "kn")?,
         kn_id: need("kernfs_node", "id")?,
-        cgroup_cpu,
+        cgroup_cpu: cpu_words(btf)?,
         ..UsageLayout::NOTHING
     };
     let mut missing = Vec::new();
@@ -112,31 +100,21 @@ pub(super) fn find(btf: &Btf, local_pids_events: bool, asked: &[Field]) -> Resul
         };
         missing.extend(filled.err().map(|why| (field, why)));
     }
-    Ok(Found { layout, cpu, missing })
+    Ok(Found { layout, missing })
 }
 
-fn cpu_words(btf: &Btf) -> Result<(u32, CpuWords), String> {
+fn cpu_words(btf: &Btf) -> Result<[u32; CPU_WORDS], String> {
     let at = |path: &str| {
         let found = btf.member("cgroup", path).map(|member| member.offset);
         found.ok_or_else(|| format!("this kernel's struct cgroup has no {path}"))
     };
-    let all = [
+    Ok([
         at("bstat.cputime.sum_exec_runtime")?,
         at("bstat.cputime.utime")?,
         at("bstat.cputime.stime")?,
         at("prev_cputime.utime")?,
         at("prev_cputime.stime")?,
-    ];
-    let first = all.into_iter().min().unwrap_or_default();
-    let words = all.map(|offset| usize::try_from((offset - first) / 8).unwrap_or(usize::MAX));
-    let end = first.saturating_add(8 * u32::try_from(CPU_WORDS).unwrap_or(u32::MAX));
-    let inside = btf.size("cgroup").is_some_and(|size| end <= size);
-    let aligned = all.iter().all(|offset| offset % 8 == 0);
-    if !inside || !aligned || words.iter().any(|word| *word >= CPU_WORDS) {
-        return Err("this kernel keeps a cgroup's CPU times in places far apart".to_owned());
-    }
-    let [exec, user, system, previous_user, previous_system] = words;
-    Ok((first, CpuWords { exec, user, system, previous_user, previous_system }))
+    ])
 }
 
 /// Looks up what one field needs; without all of it, none of it is filled in.

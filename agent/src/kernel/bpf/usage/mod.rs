@@ -165,7 +165,7 @@ impl UsageIterator {
         if !has(CgroupUsage::CPU) || entry.cpu[0] != entry.cpu[1] {
             return None;
         }
-        let mut times = cputime::times(&entry.cpu[0], self.found.cpu, ours)?;
+        let mut times = cputime::times(&entry.cpu[0], ours);
         if has(CgroupUsage::THROTTLED) {
             times.throttled = Some(Throttled {
                 periods: u64::from(entry.throttled_periods),
@@ -177,7 +177,7 @@ impl UsageIterator {
 
     /// Nanoseconds for which its processes ran, dead ones included.
     pub fn ran(&self, entry: &CgroupUsage) -> u64 {
-        entry.cpu[0].get(self.found.cpu.exec).copied().unwrap_or_default()
+        entry.cpu[0][0]
     }
 }
 
@@ -193,8 +193,10 @@ fn read_types(asked: &[Field]) -> Result<(Found, u32), NoIterator> {
     let function = btf.function("bpf_iter_cgroup").ok_or_else(|| {
         NoIterator("this kernel has no BPF iterator over cgroups (Linux 6.1)".to_owned())
     })?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo");
+    // A mount point need not be text.
+    let mounts = fs::read("/proc/self/mountinfo");
     let mounts = mounts.map_err(|error| NoIterator(format!("/proc/self/mountinfo: {error}")))?;
+    let mounts = String::from_utf8_lossy(&mounts);
     let local = |line: &str| line.contains(" - cgroup2 ") && line.contains("pids_localevents");
     let found = layout::find(&btf, mounts.lines().any(local), asked).map_err(NoIterator)?;
     Ok((found, function))
