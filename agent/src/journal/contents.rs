@@ -60,11 +60,10 @@ impl Contents {
         self.entries.last().map(|entry| entry.sequence)
     }
 
-    /// Damaged bytes behind the last batch.
-    pub(super) fn damaged_after_last(&self) -> usize {
+    /// Whether anything behind the last batch is damaged.
+    pub(super) fn is_damaged_after_last(&self) -> bool {
         let last = self.entries.last().and_then(|entry| usize::try_from(entry.offset).ok());
-        let behind = self.damage.iter().filter(|range| last.is_none_or(|last| range.start > last));
-        behind.map(ExactSizeIterator::len).sum()
+        self.damage.iter().any(|range| last.is_none_or(|last| range.start > last))
     }
 
     fn take(

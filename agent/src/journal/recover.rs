@@ -6,6 +6,10 @@
 //! the segment is kept aside as `….damaged` for whoever wants to look, and a segment with its
 //! good records takes its place. Refusing to start would stop metering for records that newer
 //! ones supersede anyway, because records are cumulative.
+//!
+//! Where the end of the last segment is not whole, nobody can say how much was behind it: the
+//! controller may have had many batches of a file that lost its end. So numbers go on behind all
+//! that any segment could have held: what got one of theirs would be taken for a duplicate.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -15,7 +19,7 @@ use std::sync::Arc;
 
 use super::contents::Contents;
 use super::error::JournalError;
-use super::format::{Header, HeaderProblem, RECORD_HEADER_BYTES, RECORDS_AT, VERSION};
+use super::format::{Header, HeaderProblem, RECORDS_AT, VERSION};
 use super::latest::Latest;
 use super::recovered::{Damaged, TornTail};
 use super::segment::{Segment, base_of, name};
@@ -23,6 +27,9 @@ use super::storage::{Replacement, Storage, UNFINISHED, sync_directory_of};
 
 /// In the name of a segment that is kept aside.
 const ASIDE: &str = ".damaged";
+
+/// More batches than any segment can hold: a journal has 4 GiB at most.
+const MOST_BATCHES: u64 = 1 << 32;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -154,7 +161,7 @@ fn take(
     let Some((header, both)) = candidate.header else {
         found.damaged.push(set_aside_whole(path, &bytes)?);
         if is_last {
-            found.highest += possible_batches(bytes.len());
+            found.highest += MOST_BATCHES;
         }
         return Ok(());
     };
@@ -172,10 +179,10 @@ fn take(
     found.highest = contents.last().unwrap_or(found.highest);
     let good_end = contents.good.last().map_or(RECORDS_AT, |range| range.end);
     let lost_at_end = bytes.len().saturating_sub(good_end);
-    if is_last {
-        // Whatever the lost batches were, the controller may have them: their numbers must not
-        // be given to others.
-        found.highest += possible_batches(contents.damaged_after_last());
+    // A segment gets its name only when both its headers are on the disk.
+    let is_cut = bytes.len() < RECORDS_AT || contents.is_damaged_after_last();
+    if is_last && is_cut {
+        found.highest += MOST_BATCHES;
     }
     let torn = is_last && both && contents.damage.len() == 1 && lost_at_end > 0;
     let segment = if torn {
@@ -190,11 +197,6 @@ fn take(
     };
     found.segments.push(segment);
     Ok(())
-}
-
-/// The most batches that could have been in so many bytes.
-fn possible_batches(bytes: usize) -> u64 {
-    u64::try_from(bytes.div_ceil(RECORD_HEADER_BYTES)).unwrap_or(u64::MAX)
 }
 
 fn open(

@@ -106,7 +106,8 @@ impl Node {
         let directory = self.directory.join("journal");
         let (journal, recovered) =
             Journal::open(&directory, self.limits, &boot_id).context("open the journal")?;
-        self.compare(&journal)?;
+        let noticed = recovered.truncated.is_some() || !recovered.damaged.is_empty();
+        self.compare(&journal, noticed)?;
         let window = Duration::from_secs(random.one_of(&[2, 5, 7]));
         let settings = Settings {
             boot_id: boot_id.clone(),
@@ -157,8 +158,8 @@ impl Node {
         Pace { window_batches, window_bytes, ..Pace::default() }
     }
 
-    /// What the journal holds is what was put into it.
-    fn compare(&mut self, journal: &Journal) -> Result<()> {
+    /// What the journal holds is what was put into it. `noticed`: it says that it lacks something.
+    fn compare(&mut self, journal: &Journal, noticed: bool) -> Result<()> {
         let Common { truth, trace, number, name, .. } = &self.common;
         let reader = journal.reader();
         let key = (*number, reader.journal_id().to_string());
@@ -171,10 +172,10 @@ impl Node {
             return Ok(());
         }
         let found = if before == key {
-            Reopened { there: &there, may_lack }
+            Reopened { there: &there, may_lack, last: journal.last().0, noticed }
         } else {
-            // Nothing of it could be read, so it is another now.
-            Reopened { there: &[], may_lack }
+            // Nothing of it could be read, so it is another now, with numbers of its own.
+            Reopened { there: &[], may_lack, last: u64::MAX, noticed }
         };
         let gone = truth.reopened(&before, found)?;
         let again = if before == key { "the same journal" } else { "another journal" };

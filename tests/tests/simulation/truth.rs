@@ -36,8 +36,8 @@ pub(crate) struct Truth(Arc<Mutex<BTreeMap<JournalKey, Log>>>);
 #[derive(Debug, Default)]
 struct Log {
     batches: Vec<Logged>,
-    /// The highest that was ever acknowledged: the journal may forget it.
-    acknowledged: u64,
+    /// The highest number that was ever given.
+    highest: u64,
 }
 
 /// A batch that was in a journal, durable.
@@ -47,6 +47,11 @@ struct Logged {
     boot: String,
     records: Vec<v1::UsageRecord>,
     fate: Fate,
+    /// The agent heard that the controller has it: the journal may forget it.
+    acknowledged: bool,
+    /// A batch that a fault took had its number or a higher one, and the journal could not know:
+    /// the controller may take it for one that it has.
+    again: bool,
 }
 
 /// What became of a batch.
@@ -67,6 +72,10 @@ pub(crate) struct Reopened<'a> {
     pub(crate) there: &'a [u64],
     /// Most batches that faults can have taken from its end.
     pub(crate) may_lack: usize,
+    /// Numbers go on behind this one.
+    pub(crate) last: u64,
+    /// It noticed that something is missing or damaged.
+    pub(crate) noticed: bool,
 }
 
 impl Truth {
@@ -77,20 +86,26 @@ impl Truth {
     /// A batch is in a journal.
     pub(crate) fn journaled(&self, journal: &JournalKey, boot: &str, batch: v1::UsageBatch) {
         let (number, boot, records) = (batch.sequence, boot.to_owned(), batch.records);
-        let logged = Logged { number, boot, records, fate: Fate::Due };
-        self.all().entry(journal.clone()).or_default().batches.push(logged);
+        let mut all = self.all();
+        let log = all.entry(journal.clone()).or_default();
+        let again = number <= log.highest;
+        log.highest = log.highest.max(number);
+        let logged = Logged { number, boot, records, fate: Fate::Due, acknowledged: false, again };
+        log.batches.push(logged);
     }
 
     /// The controller has a journal up to here.
     pub(crate) fn acknowledged(&self, journal: &JournalKey, sequence: u64) {
         let mut all = self.all();
         let log = all.entry(journal.clone()).or_default();
-        log.acknowledged = log.acknowledged.max(sequence);
+        for batch in log.batches.iter_mut().filter(|batch| batch.number <= sequence) {
+            batch.acknowledged = true;
+        }
     }
 
     /// A journal was opened again. Gives how many batches are gone.
     pub(crate) fn reopened(&self, journal: &JournalKey, found: Reopened<'_>) -> Result<usize> {
-        let Reopened { there, may_lack } = found;
+        let Reopened { there, may_lack, last, noticed } = found;
         let mut all = self.all();
         let log = all.entry(journal.clone()).or_default();
         for number in there {
@@ -108,6 +123,13 @@ impl Truth {
             gone += 1;
         }
         ensure!(gone <= may_lack, "the journal lost {gone} batches, of {may_lack} at most");
+        // What ends exactly behind a batch looks as if nothing had ever been behind it.
+        let unknowing = may_lack > 0 && !noticed;
+        ensure!(
+            last >= log.highest || unknowing,
+            "numbers up to {} were given, and the journal goes on after {last}",
+            log.highest
+        );
         Ok(gone)
     }
 
@@ -157,7 +179,7 @@ impl Truth {
                         let key = (*node, batch.boot.clone(), name, series.0, series.1, series.2);
                         let bounds = counters.entry(key).or_default();
                         bounds.most = bounds.most.max(value.value);
-                        if batch.fate == Fate::Due {
+                        if batch.fate == Fate::Due && !batch.again {
                             bounds.least = bounds.least.max(value.value);
                         }
                     }
@@ -177,7 +199,7 @@ impl Truth {
 impl Log {
     /// Batches that must still be in the journal.
     fn due(&mut self) -> impl Iterator<Item = &mut Logged> {
-        let due = |batch: &&mut Logged| batch.number > self.acknowledged && batch.fate == Fate::Due;
+        let due = |batch: &&mut Logged| !batch.acknowledged && batch.fate == Fate::Due;
         self.batches.iter_mut().filter(due)
     }
 }
@@ -239,4 +261,40 @@ pub(crate) fn marks(ledger: &Connection) -> Result<Marks> {
 pub(crate) fn generation(ledger: &Connection) -> Result<u64> {
     let value = ledger.query_row("SELECT value FROM generation", [], |row| row.get::<_, i64>(0));
     Ok(value.context("read the generation of the ledger")?.cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(truth: &Truth, journal: &JournalKey, number: u64, value: u64) {
+        let value = v1::MeterValue { meter: Meter::CPU_USAGE.code(), value };
+        let record = v1::UsageRecord {
+            virtual_cluster: "blue".to_owned(),
+            values: vec![value],
+            ..v1::UsageRecord::default()
+        };
+        let batch = v1::UsageBatch { sequence: number, records: vec![record] };
+        truth.journaled(journal, "boot", batch);
+    }
+
+    /// What came first under those numbers is in the ledger, and nothing is known of the others.
+    #[test]
+    fn numbers_that_are_given_again_are_of_other_batches() {
+        let (truth, journal) = (Truth::default(), (0, "journal".to_owned()));
+        count(&truth, &journal, 1, 10);
+        count(&truth, &journal, 2, 20);
+        truth.acknowledged(&journal, 2);
+        let cut = Reopened { there: &[], may_lack: 9, last: 0, noticed: false };
+        truth.reopened(&journal, Reopened { noticed: true, ..cut }).unwrap_err();
+        assert_eq!(truth.reopened(&journal, cut).expect("nobody could know"), 0);
+        count(&truth, &journal, 1, 30);
+        count(&truth, &journal, 2, 40);
+        count(&truth, &journal, 3, 50);
+        let bounds = |truth: &Truth| truth.totals().into_values().collect::<Vec<_>>();
+        assert_eq!(bounds(&truth), [Bounds { least: 50, most: 50 }]);
+        let gone = truth.reopened(&journal, Reopened { last: u64::MAX, ..cut });
+        assert_eq!(gone.expect("so many it may lack"), 3);
+        assert_eq!(bounds(&truth), [Bounds { least: 20, most: 50 }]);
+    }
 }
