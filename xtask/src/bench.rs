@@ -94,7 +94,8 @@ fn chosen(named: &[What]) -> Vec<What> {
 
 /// Builds everything as it is released, and puts it into one directory.
 fn build(dir: &Path) -> Result<PathBuf> {
-    let mut arguments = vec!["--release", "--bins"];
+    let mut arguments = vec!["--release"];
+    arguments.extend(PROGRAMS.iter().flat_map(|program| ["--bin", program]));
     let packages = ["bulkhead-agent", "bulkhead-controller", "bulkhead-tests"];
     arguments.extend(packages.iter().flat_map(|package| ["--package", package]));
     let what = "Building the programs as they are released";
