@@ -122,10 +122,8 @@ impl<K: Kernel> Cycle<K> {
         self.trouble("observe", None);
         let (plan, refused) = self.decide(&observed);
         let plan = self.repeating(plan);
-        // What ends no counter is not kept waiting for the disk. While programs are off there is a
-        // gap, which is to be seen before it is mended.
-        let counts_first = |step: &Step| step.ends_counters() || matches!(step, Step::Attach);
-        let failures = if plan.steps.iter().any(counts_first) {
+        // Nothing else is kept waiting for the disk.
+        let failures = if plan.steps.iter().any(Step::counts_first) {
             self.book(now, &observed);
             let uncounted = self.troubles.contains_key("count");
             self.carry_out(&if uncounted { plan.keeping_counters() } else { plan })

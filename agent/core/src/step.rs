@@ -100,6 +100,12 @@ impl Step {
         self.subject().is_none()
     }
 
+    /// Whether what was counted must be in the journal before it: counters end with it, or the
+    /// gap while programs were off ends with it and is to be seen before it is mended.
+    pub const fn counts_first(&self) -> bool {
+        self.ends_counters() || matches!(self, Self::Attach)
+    }
+
     /// Whether counters end with it, so that they must be in the journal before.
     pub const fn ends_counters(&self) -> bool {
         matches!(

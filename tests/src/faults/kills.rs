@@ -3,21 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use bulkhead_abi::programs;
 
 use super::chance::Chance;
 use super::history::{History, pass};
 use super::sabotage::Sabotage;
 use crate::demo::ledger;
-
-/// Every program that can refuse or count.
-const PROGRAMS: [&str; 6] = [
-    "bulkhead_connect4",
-    "bulkhead_connect6",
-    "bulkhead_sendmsg4",
-    "bulkhead_sendmsg6",
-    "bulkhead_egress",
-    "bulkhead_ingress",
-];
 
 /// One of the two programs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,7 +117,7 @@ fn act(
 
 fn while_dead(history: &History, who: Daemon, killed: &Killed) -> Result<()> {
     if who == Daemon::Agent && killed.agent == 2 && history.broken(Sabotage::DetachWhileDead) {
-        history.world.take_off(&PROGRAMS)?;
+        history.world.take_off(&programs::ALL)?;
         pass(Duration::from_millis(500));
     }
     if who == Daemon::Controller

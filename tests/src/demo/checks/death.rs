@@ -1,6 +1,7 @@
 //! What the death of a program changes: nothing.
 
 use anyhow::{Context, Result};
+use bulkhead_abi::programs;
 use serde_json::json;
 
 use super::super::ledger;
@@ -15,16 +16,6 @@ use super::usage::{both_ends, stream};
 const TCP: u16 = 7041;
 const UDP: u16 = 7042;
 
-/// Every program that can refuse or count.
-const PROGRAMS: [&str; 6] = [
-    "bulkhead_connect4",
-    "bulkhead_connect6",
-    "bulkhead_sendmsg4",
-    "bulkhead_sendmsg6",
-    "bulkhead_egress",
-    "bulkhead_ingress",
-];
-
 /// Checks `agent-death-opens-nothing`.
 pub(super) fn opens_nothing(world: &mut World) -> Result<Findings> {
     let to = Host::ProdA;
@@ -32,7 +23,7 @@ pub(super) fn opens_nothing(world: &mut World) -> Result<Findings> {
     let udp = world.receive(to, UDP)?;
     world.kill_agent()?;
     if world.broken(Sabotage::OpenOnAgentDeath) {
-        world.take_off(&PROGRAMS)?;
+        world.take_off(&programs::ALL)?;
     }
     let mut findings = Findings::default();
     for address in [to.v4(), to.v6(), to.mapped()] {
