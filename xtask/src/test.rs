@@ -114,7 +114,15 @@ fn run_all(args: &Args, artifacts: &Artifacts, summary: &mut Summary) {
         let hybrid = place::lacking()?.is_some();
         tests.run_here(&lists.on_host(hybrid), &logs())
     });
-    summary.stage("what this kernel can do", &host, || kernel::features_here(artifacts));
+    let mut is_known = true;
+    summary.stage("what this kernel can do", &host, || {
+        let compared = kernel::features_here(artifacts)?;
+        is_known = compared.is_some();
+        Ok(compared.unwrap_or_default())
+    });
+    if !is_known {
+        summary.leave_out(1, "comparison with docs/kernels, which has no such kernel");
+    }
     if args.quick {
         summary.leave_out(lists.vm.len(), "kernel tests in the virtual machine (--quick)");
         summary.leave_out(lists.oldest.len(), "kernel tests on kernel 6.1 (--quick)");
