@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod amount;
+pub mod binding;
 pub mod compile;
 pub mod control;
 pub mod desired;
@@ -25,6 +26,7 @@ pub mod usage;
 
 pub use address::AddressBlock;
 pub use amount::{Amount, BasisPoints, Bytes, NanoCores};
+pub use binding::{Binding, Bindings, Labels, NodePolicy, OnStale, Requirement, Selector, Unknown};
 pub use compile::{CompileError, compile};
 pub use control::{Control, ControlValue, Controller};
 pub use desired::{Degradation, Desired, DesiredCgroup, DesiredNetwork};

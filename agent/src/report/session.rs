@@ -138,6 +138,7 @@ impl<'a> Session<'a> {
             sync_response::Message::Snapshot(_) => {
                 Err(SessionError::NoWelcome { found: "a snapshot" })
             }
+            sync_response::Message::Delta(_) => Err(SessionError::NoWelcome { found: "a change" }),
             sync_response::Message::UsageAck(_) => {
                 Err(SessionError::NoWelcome { found: "an acknowledgement" })
             }
@@ -289,8 +290,8 @@ impl<'a> Session<'a> {
                 }
                 Ok(())
             }
-            // Of a kind that we do not know yet.
-            None => Ok(()),
+            // Of a kind that was never asked for, or that we do not know yet.
+            Some(sync_response::Message::Delta(_)) | None => Ok(()),
         }
     }
 

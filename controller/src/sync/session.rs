@@ -204,6 +204,10 @@ impl Session {
                 stream.stands(status, self.now());
                 Ok(())
             }
+            FromAgent::Pods(_) => {
+                stream.seen(self.now());
+                Ok(())
+            }
             FromAgent::Usage(batch) => {
                 stream.seen(self.now());
                 let (batch, left_out) = checked(&batch)?;

@@ -1331,7 +1331,7 @@ pub mod nodes_server {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncRequest {
-    #[prost(oneof = "sync_request::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "sync_request::Message", tags = "1, 2, 3, 4")]
     pub message: ::core::option::Option<sync_request::Message>,
 }
 /// Nested message and enum types in `SyncRequest`.
@@ -1344,11 +1344,13 @@ pub mod sync_request {
         Usage(super::UsageBatch),
         #[prost(message, tag = "3")]
         Status(super::NodeStatus),
+        #[prost(message, tag = "4")]
+        Pods(super::LocalPods),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncResponse {
-    #[prost(oneof = "sync_response::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "sync_response::Message", tags = "1, 2, 3, 4")]
     pub message: ::core::option::Option<sync_response::Message>,
 }
 /// Nested message and enum types in `SyncResponse`.
@@ -1361,6 +1363,8 @@ pub mod sync_response {
         Snapshot(super::SnapshotChunk),
         #[prost(message, tag = "3")]
         UsageAck(super::UsageAck),
+        #[prost(message, tag = "4")]
+        Delta(super::SnapshotDelta),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1378,6 +1382,12 @@ pub struct Hello {
     /// the node has a stream, an older one's is refused; else it replaces the one that is there.
     #[prost(uint64, tag = "4")]
     pub started_unix_nanoseconds: u64,
+    /// The agent takes SnapshotDelta.
+    #[prost(bool, tag = "5")]
+    pub takes_deltas: bool,
+    /// The generation that the agent holds; 0: none.
+    #[prost(uint64, tag = "6")]
+    pub held_generation: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {
@@ -1409,6 +1419,253 @@ pub struct SnapshotChunk {
     /// Every host address that any agent reported.
     #[prost(string, repeated, tag = "7")]
     pub node_addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Which pods belong to which virtual cluster: the whole table, on every node. Within a
+    /// namespace the first that matches decides.
+    #[prost(message, repeated, tag = "8")]
+    pub bindings: ::prost::alloc::vec::Vec<NamespaceBinding>,
+    /// How the node treats what it does not know; in the first chunk, absent: the defaults.
+    #[prost(message, optional, tag = "9")]
+    pub policy: ::core::option::Option<NodePolicy>,
+}
+/// What changed since a generation that this stream carried. It takes effect whole; where the base
+/// is not the generation that the agent holds, the agent ends the stream and is told everything.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SnapshotDelta {
+    #[prost(uint64, tag = "1")]
+    pub base_generation: u64,
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
+    /// New, or with another number or specification. Addresses are as in the specification, whole.
+    #[prost(message, repeated, tag = "3")]
+    pub upserted: ::prost::alloc::vec::Vec<AgentVirtualCluster>,
+    /// Names of virtual clusters that are gone.
+    #[prost(string, repeated, tag = "4")]
+    pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Addresses that came or went, of virtual clusters that are otherwise as before.
+    #[prost(message, repeated, tag = "5")]
+    pub addresses: ::prost::alloc::vec::Vec<AddressChange>,
+    #[prost(string, repeated, tag = "6")]
+    pub shared_added: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "7")]
+    pub shared_removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "8")]
+    pub cluster_ranges_added: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "9")]
+    pub cluster_ranges_removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "10")]
+    pub node_addresses_added: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "11")]
+    pub node_addresses_removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Namespaces whose bindings are others now: all of each, in order.
+    #[prost(message, repeated, tag = "12")]
+    pub bindings: ::prost::alloc::vec::Vec<NamespaceBinding>,
+    /// Namespaces that have no binding any more.
+    #[prost(string, repeated, tag = "13")]
+    pub namespaces_unbound: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Absent: as before.
+    #[prost(message, optional, tag = "14")]
+    pub policy: ::core::option::Option<NodePolicy>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddressChange {
+    #[prost(string, tag = "1")]
+    pub virtual_cluster: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub added: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Pods of a namespace that belong to a virtual cluster.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamespaceBinding {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub virtual_cluster: ::prost::alloc::string::String,
+    /// All must hold; none: every pod of the namespace.
+    #[prost(message, repeated, tag = "3")]
+    pub pod_selector: ::prost::alloc::vec::Vec<LabelRequirement>,
+}
+/// As in a Kubernetes label selector.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LabelRequirement {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(enumeration = "label_requirement::Operator", tag = "2")]
+    pub operator: i32,
+    /// For IN and NOT_IN.
+    #[prost(string, repeated, tag = "3")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Nested message and enum types in `LabelRequirement`.
+pub mod label_requirement {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Operator {
+        Unspecified = 0,
+        In = 1,
+        NotIn = 2,
+        Exists = 3,
+        DoesNotExist = 4,
+    }
+    impl Operator {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "OPERATOR_UNSPECIFIED",
+                Self::In => "OPERATOR_IN",
+                Self::NotIn => "OPERATOR_NOT_IN",
+                Self::Exists => "OPERATOR_EXISTS",
+                Self::DoesNotExist => "OPERATOR_DOES_NOT_EXIST",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OPERATOR_UNSPECIFIED" => Some(Self::Unspecified),
+                "OPERATOR_IN" => Some(Self::In),
+                "OPERATOR_NOT_IN" => Some(Self::NotIn),
+                "OPERATOR_EXISTS" => Some(Self::Exists),
+                "OPERATOR_DOES_NOT_EXIST" => Some(Self::DoesNotExist),
+                _ => None,
+            }
+        }
+    }
+}
+/// How a node treats what it does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodePolicy {
+    #[prost(enumeration = "node_policy::Unknown", tag = "1")]
+    pub unknown: i32,
+    #[prost(enumeration = "node_policy::OnStale", tag = "2")]
+    pub on_stale: i32,
+}
+/// Nested message and enum types in `NodePolicy`.
+pub mod node_policy {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Unknown {
+        Unspecified = 0,
+        /// Pods of no virtual cluster are left alone.
+        Allow = 1,
+        /// Pods of no virtual cluster are cut off, but static, kube-system and critical ones.
+        Deny = 2,
+    }
+    impl Unknown {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "UNKNOWN_UNSPECIFIED",
+                Self::Allow => "UNKNOWN_ALLOW",
+                Self::Deny => "UNKNOWN_DENY",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "UNKNOWN_UNSPECIFIED" => Some(Self::Unspecified),
+                "UNKNOWN_ALLOW" => Some(Self::Allow),
+                "UNKNOWN_DENY" => Some(Self::Deny),
+                _ => None,
+            }
+        }
+    }
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum OnStale {
+        Unspecified = 0,
+        /// While the controller is away, addresses that it never told of pass, and are counted.
+        AllowCounted = 1,
+        /// They are refused.
+        Deny = 2,
+    }
+    impl OnStale {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "ON_STALE_UNSPECIFIED",
+                Self::AllowCounted => "ON_STALE_ALLOW_COUNTED",
+                Self::Deny => "ON_STALE_DENY",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ON_STALE_UNSPECIFIED" => Some(Self::Unspecified),
+                "ON_STALE_ALLOW_COUNTED" => Some(Self::AllowCounted),
+                "ON_STALE_DENY" => Some(Self::Deny),
+                _ => None,
+            }
+        }
+    }
+}
+/// Pods that run on the node, as the runtime shows them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LocalPods {
+    /// Pods that are not named here are gone.
+    #[prost(bool, tag = "1")]
+    pub whole: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub pods: ::prost::alloc::vec::Vec<LocalPod>,
+    /// UIDs of pods that are gone.
+    #[prost(string, repeated, tag = "3")]
+    pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LocalPod {
+    #[prost(string, tag = "1")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// Of its network namespace; empty where it has the host's.
+    #[prost(string, repeated, tag = "4")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "5")]
+    pub host_network: bool,
+    /// What the node takes it for; empty: of no virtual cluster.
+    #[prost(string, tag = "6")]
+    pub virtual_cluster: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentVirtualCluster {
