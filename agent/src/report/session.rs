@@ -90,6 +90,7 @@ impl<'a> Session<'a> {
             facts: Some(hello_facts),
             journal_id: options.journal.journal_id().to_string(),
             started_unix_nanoseconds: options.started_unix_nanoseconds,
+            ..v1::Hello::default()
         };
         let (outbound, requests) = mpsc::channel(OUTBOUND);
         // It is empty, so this does not wait.

@@ -72,6 +72,7 @@ mod tests {
             }),
             journal_id: "journal".to_owned(),
             started_unix_nanoseconds: 5,
+            ..v1::Hello::default()
         }
     }
 

@@ -222,6 +222,7 @@ pub(crate) fn hello(node: &str) -> v1::Hello {
         }),
         journal_id: format!("journal-of-{node}"),
         started_unix_nanoseconds: 1_000,
+        ..v1::Hello::default()
     }
 }
 

@@ -122,6 +122,17 @@ impl Archive {
         fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))
     }
 
+    /// Fetches the original archive of the source package `name` of `suite` into `dir`.
+    pub(crate) fn source(&self, suite: &str, name: &str, dir: &Path, step: &Step) -> Result<()> {
+        let text = format!("deb-src{}\n", self.line(suite).trim_start_matches("deb"));
+        let lists = Self::update_from(&text, &format!("{suite}-sources"), step)?;
+        Cmd::privileged("apt-get", format!("get the source package {name}"))?
+            .args(lists.options())
+            .args(["source", "--download-only", "--only-source", name])
+            .dir(dir)
+            .quietly(step)
+    }
+
     /// Fetches package lists of the machine's Debian sources and of `more` lines.
     fn update(&self, more: &[&str], step: &Step) -> Result<Lists> {
         let mut text: String = self.sources.iter().map(|source| source.line(KEYRING)).collect();

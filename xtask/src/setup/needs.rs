@@ -9,6 +9,8 @@ pub(crate) enum Group {
     Bpf,
     /// The virtual machine.
     Lab,
+    /// The lab's Kubernetes.
+    Kubernetes,
     /// Running the tests and the demo on this machine.
     Test,
     /// Checking style, licences and the gRPC contract.
@@ -20,7 +22,7 @@ pub(crate) enum Group {
 impl Group {
     /// Every group.
     pub(crate) const ALL: &'static [Self] =
-        &[Self::Bpf, Self::Lab, Self::Test, Self::Lint, Self::Bench];
+        &[Self::Bpf, Self::Lab, Self::Kubernetes, Self::Test, Self::Lint, Self::Bench];
 }
 
 /// One thing that must be on the machine.
@@ -56,6 +58,7 @@ pub(super) fn table(toolchain: BpfToolchain) -> Vec<Need> {
         BpfToolchain::Nightly => vec![bpf_linker(&[], &[])],
     };
     table.extend(lab());
+    table.extend(kubernetes());
     table.extend(test());
     table.extend(lint());
     table.extend(bench());
@@ -136,6 +139,50 @@ fn lab() -> [Need; 4] {
             probe: Probe::Program { program: "mke2fs", arg: "-V", at_least: &[1, 46] },
             source: Source::Debian(&["e2fsprogs"]),
         },
+    ]
+}
+
+/// Go, etcd and the source of Kubernetes are unpacked into the cache: see `lab::kubernetes`.
+fn kubernetes() -> [Need; 5] {
+    let need = |name, why, probe, package| Need {
+        name,
+        why,
+        groups: &[Group::Kubernetes],
+        probe,
+        source: Source::Debian(package),
+    };
+    let program = |program, arg| Probe::Program { program, arg, at_least: &[] };
+    [
+        need(
+            "make",
+            "writes the generated part of the lab's Kubernetes",
+            program("make", "--version"),
+            &["make"],
+        ),
+        need(
+            "rsync",
+            "is what the build of the lab's Kubernetes copies with",
+            program("rsync", "--version"),
+            &["rsync"],
+        ),
+        need(
+            "jq",
+            "is what the build of the lab's Kubernetes reads JSON with",
+            program("jq", "--version"),
+            &["jq"],
+        ),
+        need(
+            "openssl",
+            "makes the certificates and keys of the lab's Kubernetes",
+            Probe::Program { program: "openssl", arg: "version", at_least: &[3] },
+            &["openssl"],
+        ),
+        need(
+            "ssh",
+            "runs commands on the nodes of the lab's Kubernetes",
+            program("ssh", "-V"),
+            &["openssh-client"],
+        ),
     ]
 }
 
