@@ -50,6 +50,7 @@ fn unknown_fields_of_a_newer_peer_are_skipped() {
         facts: None,
         journal_id: "j".to_owned(),
         started_unix_nanoseconds: 5,
+        ..v1::Hello::default()
     };
     assert_eq!(hello, known);
 }
