@@ -79,7 +79,7 @@ fn count(cgroup: u64, call: Call, judgement: &Judgement) {
     if enforced != Verdict::Deny || outcome == Outcome::Passed {
         return;
     }
-    let Some(counters) = member::counters(cgroup) else {
+    let Some(counters) = member::counters(member::slot(cgroup)) else {
         return;
     };
     // SAFETY: the pointer is to a map value, the indices are enums of exactly its dimensions.

@@ -7,7 +7,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuHashMap, SkStorage},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage},
     macros::btf_map,
 };
 use bulkhead_abi::{Address, AllowKey, CgroupUsage, Config, Counters, FarEnd, Member, capacity};
@@ -47,12 +47,12 @@ pub(crate) static ALLOWED: HashMap<AllowKey, u32, { capacity::ALLOWED as usize }
     HashMap::new();
 
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuHashMap<
-    u64,
-    Counters,
-    { capacity::COUNTERS as usize },
-    NO_PREALLOC,
-> = PerCpuHashMap::new();
+pub(crate) static SLOTS: HashMap<u64, u32, { capacity::COUNTERS as usize }, NO_PREALLOC> =
+    HashMap::new();
+
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<Counters, { capacity::COUNTERS as usize }> =
+    PerCpuArray::new();
 
 /// What the cgroup iterator tells. One entry, unless the agent asks for more: only its loader of
 /// that program does.

@@ -8,7 +8,7 @@ use bulkhead_abi::{
 
 use crate::{
     error::Unjudged,
-    maps::{ADDRESSES, ALLOWED, CONFIG, COUNTERS, MEMBERS, PREFIXES},
+    maps::{ADDRESSES, ALLOWED, CONFIG, COUNTERS, MEMBERS, PREFIXES, SLOTS},
 };
 
 /// A packet or call of a virtual cluster, judged.
@@ -84,10 +84,23 @@ pub(crate) fn apply_mode(mode: u32, class: Class, enforced: Verdict) -> Judgemen
     Judgement { class, enforced, outcome }
 }
 
-/// The counters of a virtual cluster's cgroup on this CPU, if the agent has made them.
+/// The slot of a cgroup that is not counted; COUNTERS has no such entry.
+pub(crate) const NO_SLOT: u32 = u32::MAX;
+
+/// Where a virtual cluster's cgroup is counted, if the agent has given it a slot.
+///
+/// The agent gives a slot to another cgroup only when a generation has begun, and every program
+/// that began before has ended.
 #[inline(always)]
-pub(crate) fn counters(cgroup: u64) -> Option<*mut Counters> {
-    COUNTERS.get_ptr_mut(cgroup)
+pub(crate) fn slot(cgroup: u64) -> u32 {
+    // SAFETY: not preallocated, see `member`.
+    unsafe { SLOTS.get(cgroup) }.copied().unwrap_or(NO_SLOT)
+}
+
+/// The counters of a slot on this CPU.
+#[inline(always)]
+pub(crate) fn counters(slot: u32) -> Option<*mut Counters> {
+    COUNTERS.get_ptr_mut(slot)
 }
 
 /// Adds to a counter.

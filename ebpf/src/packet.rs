@@ -1,13 +1,13 @@
 //! Packets: `cgroup_skb`.
 
 use aya_ebpf::{helpers::generated::bpf_skb_ancestor_cgroup_id, programs::SkBuffContext};
-use bulkhead_abi::{Address, CLASSES, Cell, Class, Direction, Member, OUTCOMES, Outcome, Verdict};
+use bulkhead_abi::{Address, CLASSES, Cell, Class, Direction, OUTCOMES, Outcome, Verdict};
 
 use crate::{
     error::Unjudged,
     farewell::is_farewell,
     member::{self, Judgement},
-    socket::{self, Kept, Remembered, Socket},
+    socket::{self, Kept, Owner, Remembered, Socket},
 };
 
 /// `skb->protocol` of IPv4 and IPv6 as the context shows them: 16 bits in network byte order.
@@ -32,10 +32,10 @@ pub(crate) fn judge(ctx: &SkBuffContext, direction: Direction) -> Result<Verdict
     if let (Some(fresh), Ok(far)) = (fresh, &far)
         && fresh.far == *far
     {
-        count(ctx, fresh.cgroup, direction, fresh.cell);
+        count(ctx, fresh.slot, direction, fresh.cell);
         return Ok(Verdict::Pass);
     }
-    let owner = fresh.map(|fresh| (fresh.cgroup, fresh.member));
+    let owner = fresh.map(Remembered::owner);
     let judged = judge_by_tables(ctx, direction, far, owner)?;
     if let (None, Verdict::Pass, Ok(far)) = (fresh, judged.verdict, far)
         && judged.is_lasting
@@ -51,38 +51,33 @@ pub(crate) fn judge(ctx: &SkBuffContext, direction: Direction) -> Result<Verdict
 /// A packet, judged by the tables and counted.
 struct Judged {
     verdict: Verdict,
-    /// Whose it is: the virtual cluster's cgroup, and what MEMBERS says of it.
-    owner: (u64, Member),
+    owner: Owner,
     cell: u32,
-    /// Whether the next packet between the two has the same verdict.
+    /// Whether the next packet between the two has the same verdict, and is counted there, too.
     is_lasting: bool,
 }
 
-/// `owner`: whose the socket is, where that is known.
+/// `known`: whose the socket is, where that is known.
 #[inline(always)]
 fn judge_by_tables(
     ctx: &SkBuffContext,
     direction: Direction,
     far: Result<Address, Unjudged>,
-    owner: Option<(u64, Member)>,
+    known: Option<Owner>,
 ) -> Result<Judged, Unjudged> {
-    let (cgroup, known) = match owner {
-        Some((cgroup, member)) => (cgroup, Some(member)),
-        None => (cgroup_of(ctx)?, None),
+    let owner_for = |far: &Address| match known {
+        Some(owner) => Ok(owner),
+        None => owner_of(ctx, far),
     };
-    let member_for = |far: &Address| match known {
-        Some(member) => Ok(member),
-        None => member::member(cgroup, far),
-    };
-    let (member, mut judgement) = match far {
+    let (owner, mut judgement) = match far {
         Ok(far) => {
-            let member = member_for(&far)?;
-            (member, member::judge(member, &far))
+            let owner = owner_for(&far)?;
+            (owner, member::judge(owner.member, &far))
         }
         Err(Unjudged::TooShort) => {
             // No address to look up: whatever it is, it is not one of ours.
-            let member = member_for(&Address::from_v4([0; 4]))?;
-            (member, member::apply_mode(member.mode, Class::Outside, Verdict::Deny))
+            let owner = owner_for(&Address::from_v4([0; 4]))?;
+            (owner, member::apply_mode(owner.member.mode, Class::Outside, Verdict::Deny))
         }
         Err(other) => return Err(other),
     };
@@ -92,20 +87,21 @@ fn judge_by_tables(
         judgement.outcome = Outcome::Passed;
     }
     let cell = cell(&judgement);
-    count(ctx, cgroup, direction, cell);
-    let owner = (cgroup, member);
-    Ok(Judged { verdict: judgement.verdict(), owner, cell, is_lasting: !is_farewell })
+    count(ctx, owner.slot, direction, cell);
+    let is_lasting = !is_farewell && owner.slot != member::NO_SLOT;
+    Ok(Judged { verdict: judgement.verdict(), owner, cell, is_lasting })
 }
 
-/// The cgroup of the packet's virtual cluster.
+/// Whose the packet is; `far` is asked only for what is nobody's.
 #[inline(always)]
-fn cgroup_of(ctx: &SkBuffContext) -> Result<u64, Unjudged> {
+fn owner_of(ctx: &SkBuffContext, far: &Address) -> Result<Owner, Unjudged> {
     let level = member::ancestor_level()?;
     // SAFETY: the pointer is the program's own context.
-    match unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) } {
-        0 => Err(Unjudged::NotBelow),
-        cgroup => Ok(cgroup),
-    }
+    let cgroup = match unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) } {
+        0 => return Err(Unjudged::NotBelow),
+        cgroup => cgroup,
+    };
+    Ok(Owner { cgroup, member: member::member(cgroup, far)?, slot: member::slot(cgroup) })
 }
 
 /// The destination of what is sent, the source of what is received.
@@ -146,9 +142,9 @@ fn cell(judgement: &Judgement) -> u32 {
 }
 
 #[inline(always)]
-fn count(ctx: &SkBuffContext, cgroup: u64, direction: Direction, cell: u32) {
-    // Without an entry the verdict still holds: the agent makes entries before it makes members.
-    let Some(counters) = member::counters(cgroup) else {
+fn count(ctx: &SkBuffContext, slot: u32, direction: Direction, cell: u32) {
+    // Without a slot the verdict still holds: the agent gives slots before it makes members.
+    let Some(counters) = member::counters(slot) else {
         return;
     };
     let cell = cell as usize;

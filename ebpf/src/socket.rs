@@ -16,6 +16,17 @@ use bulkhead_abi::{Address, Member};
 
 use crate::maps::{GENERATION, SOCKETS};
 
+/// Whose a socket is.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner {
+    /// The virtual cluster's cgroup.
+    pub(crate) cgroup: u64,
+    /// What MEMBERS says of it.
+    pub(crate) member: Member,
+    /// What SLOTS says of it, or `NO_SLOT`.
+    pub(crate) slot: u32,
+}
+
 /// Whose a socket is, and a verdict to pass.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -27,21 +38,23 @@ pub(crate) struct Remembered {
     /// The peer.
     pub(crate) far: Address,
     /// What MEMBERS says of the cgroup.
-    pub(crate) member: Member,
+    member: Member,
     /// Where packets between the socket and the peer are counted, within their direction.
     pub(crate) cell: u32,
-    padding: u32,
+    /// What SLOTS says of the cgroup.
+    pub(crate) slot: u32,
 }
 
 impl Remembered {
     #[inline(always)]
-    pub(crate) const fn new(
-        generation: u64,
-        (cgroup, member): (u64, Member),
-        far: Address,
-        cell: u32,
-    ) -> Self {
-        Self { generation, cgroup, far, member, cell, padding: 0 }
+    pub(crate) const fn new(generation: u64, owner: Owner, far: Address, cell: u32) -> Self {
+        let Owner { cgroup, member, slot } = owner;
+        Self { generation, cgroup, far, member, cell, slot }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn owner(&self) -> Owner {
+        Owner { cgroup: self.cgroup, member: self.member, slot: self.slot }
     }
 }
 

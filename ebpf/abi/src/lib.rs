@@ -29,7 +29,7 @@ pub use verdict::{
 
 /// The version of everything in this crate, checked when the agent loads an object and when it
 /// takes over pins.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next") { 3 } else { 2 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next") { 4 } else { 3 };
 
 /// The object's section that holds [`ABI_VERSION`], 4 bytes in native order.
 pub const ABI_SECTION: &str = "bulkhead.abi";
@@ -47,8 +47,9 @@ pub mod capacity {
     pub const PREFIXES: u32 = 16_384;
     /// Pairs that may talk.
     pub const ALLOWED: u32 = 16_384;
-    /// Cgroups that are counted.
-    pub const COUNTERS: u32 = 16_384;
+    /// Cgroups that are counted. The kernel takes the memory of all of them at once: 768 KiB for
+    /// each CPU that the machine can have.
+    pub const COUNTERS: u32 = 1_024;
 }
 
 /// Names of maps as the object, the pins and the agent know them.
@@ -63,7 +64,10 @@ pub mod maps {
     pub const PREFIXES: &str = "PREFIXES";
     /// `HashMap<AllowKey, u32>`: pairs of virtual clusters that may talk.
     pub const ALLOWED: &str = "ALLOWED";
-    /// `PerCpuHashMap<u64 cgroup id, Counters>`: entries are made by the agent only.
+    /// `HashMap<u64 cgroup id, u32>`: which entry of COUNTERS a cgroup is counted in.
+    pub const SLOTS: &str = "SLOTS";
+    /// `PerCpuArray<Counters>`, by slot. An array, because a packet pays half as much for its
+    /// look-up as for that of a per-CPU hash table.
     pub const COUNTERS: &str = "COUNTERS";
     /// `Array<u64>`, one entry, mapped into memory: which state of the tables verdicts are of.
     ///
@@ -80,8 +84,8 @@ pub mod maps {
     /// it belongs to the one load of that program.
     pub const USAGE: &str = "USAGE";
     /// Every map that outlives the agent.
-    pub const ALL: [&str; 7] =
-        [CONFIG, GENERATION, MEMBERS, ADDRESSES, PREFIXES, ALLOWED, COUNTERS];
+    pub const ALL: [&str; 8] =
+        [CONFIG, GENERATION, MEMBERS, ADDRESSES, PREFIXES, ALLOWED, SLOTS, COUNTERS];
 }
 
 /// Names of programs as the object, the pinned links and the agent know them.

@@ -1,6 +1,8 @@
 //! Counters against what receivers and interfaces saw.
 
-use bulkhead_abi::{Class, Direction, FarEnd, MODE_ENFORCE, Outcome};
+use std::time::{Duration, Instant};
+
+use bulkhead_abi::{Class, Counters, Direction, FarEnd, MODE_ENFORCE, Outcome};
 use serde_json::json;
 
 use crate::fixture::{GREEN, Node, address, at, ready, run};
@@ -121,6 +123,28 @@ fn senders_that_compete_lose_no_packet_of_the_count() {
     }
     let (packets, bytes) = node.cell("green", Direction::Egress, Class::Node, Outcome::Passed);
     assert_eq!((packets, bytes), (sent, sent * (10 + V4_HEADERS)));
+}
+
+#[test]
+fn a_slot_that_another_gets_counts_nothing_of_the_one_before() {
+    const OTHER: u64 = 1;
+    let node = Node::enforcing();
+    let counters = &node.bpf.tables().counters;
+    let sent = || node.cell("green", Direction::Egress, Class::Node, Outcome::Passed).0;
+    let line = "udp-send --to 127.0.0.1:9000 --count 100000 --bytes 10";
+    let mut sender = node.traffic("green", node.green()).start(line).expect("start");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while sent() < 1000 {
+        assert!(Instant::now() < deadline, "nothing is sent");
+    }
+    let last = counters.remove(node.id("green")).expect("remove").expect("it was counted");
+    assert!(counters.create(OTHER).expect("make"), "in the slot that is free now");
+    let said = sender.wait_for_line().expect("result");
+    let last = last.cells[0][Class::Node as usize][Outcome::Passed as usize].packets;
+    assert!(number(&said["sent"]) > last, "it went on: {last} of {said}");
+    let all = counters.read_all().expect("read");
+    let (_, other) = all.into_iter().find(|(id, _)| *id == OTHER).expect("it is counted");
+    assert_eq!(other, Counters::default());
 }
 
 #[test]

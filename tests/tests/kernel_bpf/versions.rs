@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
-use bulkhead_abi::{Class, Direction, Outcome, maps, programs};
+use aya::maps::{Array, MapData, PerCpuHashMap, PerCpuValues};
+use aya::util::nr_cpus;
+use bulkhead_abi::{Cell, Class, Config, Counters, Direction, Outcome, maps, programs};
 use bulkhead_agent::kernel::bpf::{Bpf, BpfOptions};
 use bulkhead_tests::sandbox::Sandbox;
 use serde_json::json;
 
 use crate::fixture::{EPOCH, Node, all_attached, at, options, ready, run};
+
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// What an agent of that version would open; it has the shapes of ours.
 fn version(sandbox: &Sandbox, number: u32) -> BpfOptions {
@@ -113,6 +117,35 @@ fn counters_of_another_shape_are_read_to_their_last_packet() {
     node.bpf.forget(theirs.version).expect("forget");
     assert_eq!(node.bpf.foreign().expect("look"), []);
     assert!(!crate::fixture::options(&node.sandbox).pin_dir.exists());
+}
+
+/// Up to version 2, counters were a table by cgroup.
+#[test]
+fn counters_of_version_2_are_read_added_over_cpus() {
+    let node = Node::enforcing();
+    let maps = directory(&node.sandbox, 2).join("maps");
+    std::fs::create_dir_all(&maps).expect("make a directory");
+    let config = Config { abi_version: 2, ancestor_level: 1, epoch: EPOCH + 2 };
+    let mut of_version_2 = Array::<MapData, Config>::create(1, 0).expect("create");
+    of_version_2.set(0, config, 0).expect("write");
+    of_version_2.pin(maps.join(maps::CONFIG)).expect("pin");
+    let mut of_version_2 =
+        PerCpuHashMap::<MapData, u64, Counters>::create(16, BPF_F_NO_PREALLOC).expect("create");
+    let mut one = Counters::default();
+    one.cells[1][2][0] = Cell { packets: 3, bytes: 400 };
+    let cpus = nr_cpus().expect("count CPUs");
+    let values = PerCpuValues::try_from(vec![one; cpus]).expect("one for each CPU");
+    of_version_2.insert(77, values, 0).expect("write");
+    of_version_2.pin(maps.join(maps::COUNTERS)).expect("pin");
+
+    let foreign = node.bpf.foreign().expect("look");
+    let [theirs] = &foreign[..] else { panic!("{foreign:?}") };
+    assert_eq!((theirs.version, theirs.is_linked, theirs.epoch), (2, false, EPOCH + 2));
+    let cpus = cpus as u64;
+    one.cells[1][2][0] = Cell { packets: 3 * cpus, bytes: 400 * cpus };
+    assert_eq!(theirs.counters, [(77, one)]);
+    node.bpf.forget(2).expect("forget");
+    assert_eq!(node.bpf.foreign().expect("look"), []);
 }
 
 /// A link that was moved, one whose program was replaced but not its pin, and four as they were:

@@ -1,14 +1,17 @@
-//! Counters: one entry for each cgroup, made and removed by the agent, filled by the programs.
+//! Counters: a slot for each cgroup, given and taken back by the agent, filled by the programs.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aya::maps::{MapInfo, MapType};
 use bulkhead_abi::{Cell, ConnectCell, Counters, maps};
 
 use super::error::BpfError;
+use super::generation::Generation;
 use super::raw_map::RawMap;
-use super::table::is_full;
+use super::sys;
 
 /// The counters of every cgroup that is counted.
 #[derive(Debug)]
@@ -16,20 +19,32 @@ pub struct CounterTable {
     capacity: u32,
     /// Possible CPUs of this machine.
     cpus: usize,
-    raw: RawMap<u64, Counters>,
+    slots: RawMap<u64, u32>,
+    cells: RawMap<u32, Counters>,
+    /// Whether no program that runs can still count in a slot that has been taken back.
+    settled: AtomicBool,
+    generation: Generation,
 }
 
 impl CounterTable {
-    /// Takes a map's file descriptor.
+    /// Takes the file descriptors of SLOTS and COUNTERS.
     ///
     /// # Safety
     ///
-    /// The map is a per-CPU map of `u64` to `Counters` on a machine with `cpus` possible CPUs.
+    /// The maps are a hash table of `u64` to `u32`, and a per-CPU array of `Counters` with
+    /// `capacity` entries on a machine with `cpus` possible CPUs.
     #[expect(unsafe_code, reason = "passes on what RawMap asks for")]
-    pub(super) unsafe fn new(capacity: u32, cpus: usize, map: OwnedFd) -> Self {
+    pub(super) unsafe fn new(
+        capacity: u32,
+        cpus: usize,
+        generation: &Generation,
+        [slots, cells]: [OwnedFd; 2],
+    ) -> Self {
         // SAFETY: the caller's; `Counters` is a multiple of 8 bytes.
-        let raw = unsafe { RawMap::new(map, cpus) };
-        Self { capacity, cpus, raw }
+        let (slots, cells) = unsafe { (RawMap::new(slots, 1), RawMap::new(cells, cpus)) };
+        // The agent before may have been killed when it had just taken a slot back.
+        let settled = AtomicBool::new(false);
+        Self { capacity, cpus, slots, cells, settled, generation: generation.clone() }
     }
 
     /// How many cgroups it can count.
@@ -40,46 +55,90 @@ impl CounterTable {
     /// Begins to count a cgroup, from zero; says whether it was new. One that is counted already
     /// goes on from where it is.
     pub fn create(&self, cgroup_id: u64) -> Result<bool, BpfError> {
-        let zero = vec![Counters::default(); self.cpus];
-        match self.raw.write(&cgroup_id, &zero, true) {
-            Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
-            Err(error) if is_full(&error) => {
-                let (map, capacity) = (maps::COUNTERS, self.capacity);
-                Err(BpfError::TableFull { map, capacity, wanted: 1 })
-            }
-            Err(error) => Err(BpfError::map("write to", maps::COUNTERS)(error)),
+        let (ids, slots) = self.slots.read_all().map_err(BpfError::map("read", maps::SLOTS))?;
+        if ids.contains(&cgroup_id) {
+            return Ok(false);
         }
+        let taken: HashSet<_> = slots.into_iter().collect();
+        let Some(free) = (0..self.capacity).find(|slot| !taken.contains(slot)) else {
+            let (map, capacity) = (maps::COUNTERS, self.capacity);
+            return Err(BpfError::TableFull { map, capacity, wanted: 1 });
+        };
+        if !self.settled.swap(true, Ordering::Relaxed) {
+            sys::wait_for_programs();
+        }
+        let zero = vec![Counters::default(); self.cpus];
+        let written = self.cells.write(&free, &zero, false);
+        written.map_err(BpfError::map("write to", maps::COUNTERS))?;
+        let written = self.slots.write(&cgroup_id, &[free], true);
+        written.map_err(BpfError::map("write to", maps::SLOTS)).map(|()| true)
     }
 
     /// Ends the counting of a cgroup, and returns what had been counted until then.
     pub fn remove(&self, cgroup_id: u64) -> Result<Option<Counters>, BpfError> {
-        let last = self.raw.take(&cgroup_id);
-        let last = last.map_err(BpfError::map("remove from", maps::COUNTERS))?;
+        let slot = self.slots.lookup(&cgroup_id).map_err(BpfError::map("read", maps::SLOTS))?;
+        let Some(&[slot]) = slot.as_deref() else {
+            return Ok(None);
+        };
+        {
+            // Sockets know the slot; nobody may count in it when it is another's.
+            let _changing = self.generation.change();
+            self.settled.store(false, Ordering::Relaxed);
+            self.slots.delete(&cgroup_id).map_err(BpfError::map("remove from", maps::SLOTS))?;
+        }
+        let last = self.cells.lookup(&slot).map_err(BpfError::map("read", maps::COUNTERS))?;
         Ok(last.map(|cpus| sum(&cpus)))
     }
 
     /// Every cgroup's id and counters, summed over the CPUs, in no order.
     pub fn read_all(&self) -> Result<Vec<(u64, Counters)>, BpfError> {
-        let read = self.raw.read_all();
-        let (ids, values) = read.map_err(BpfError::map("read", maps::COUNTERS))?;
-        Ok(ids.into_iter().zip(values.chunks(self.cpus).map(sum)).collect())
+        let (ids, slots) = self.slots.read_all().map_err(BpfError::map("read", maps::SLOTS))?;
+        // Slots that nobody has are not read: a machine can have many CPUs.
+        let read = |(id, slot)| {
+            let cpus = self.cells.lookup(&slot).map_err(BpfError::map("read", maps::COUNTERS))?;
+            Ok((id, sum(&cpus.unwrap_or_default())))
+        };
+        ids.into_iter().zip(slots).map(read).collect()
     }
 }
 
+/// A map of any version, and what it is.
+pub(super) type AnyMap = (MapInfo, OwnedFd);
+
 /// Reads per-CPU counters of any version: each begins with what this one knows, and may go on
-/// behind it.
-#[expect(unsafe_code, reason = "a file descriptor becomes a typed map")]
-pub(super) fn read_any(info: &MapInfo, map: OwnedFd) -> io::Result<Vec<(u64, Counters)>> {
-    if !matches!(info.map_type(), Ok(MapType::PerCpuHash)) || info.key_size() != 8 {
-        return Err(io::Error::other("it is no per-CPU table by cgroup"));
-    }
+/// behind it. Up to version 2 they were a table by cgroup; since then they are an array, and
+/// `slots` says where in it.
+#[expect(unsafe_code, reason = "file descriptors become typed maps")]
+pub(super) fn read_any(
+    (info, map): AnyMap,
+    slots: Option<AnyMap>,
+) -> io::Result<Vec<(u64, Counters)>> {
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
     let words = usize::try_from(info.value_size()).map_err(io::Error::other)?.div_ceil(8);
-    // SAFETY: keys are 8 bytes; each value of a per-CPU map takes a multiple of 8 bytes.
-    let raw = unsafe { RawMap::<u64, u64>::new(map, cpus * words) };
-    let (ids, values) = raw.read_all()?;
-    let summed = values.chunks(cpus * words).map(|value| {
+    let lanes = cpus * words;
+    let shape = |info: &MapInfo| (info.map_type().ok(), info.key_size());
+    let (ids, values) = match (shape(&info), slots) {
+        ((Some(MapType::PerCpuHash), 8), None) => {
+            // SAFETY: keys are 8 bytes; each value of a per-CPU map takes a multiple of 8 bytes.
+            unsafe { RawMap::<u64, u64>::new(map, lanes) }.read_all()?
+        }
+        ((Some(MapType::PerCpuArray), 4), Some((index, slots)))
+            if shape(&index) == (Some(MapType::Hash), 8) && index.value_size() == 4 =>
+        {
+            // SAFETY: just looked at; values as above.
+            let (slots, cells) =
+                unsafe { (RawMap::<u64, u32>::new(slots, 1), RawMap::<u32, u64>::new(map, lanes)) };
+            let (ids, slots) = slots.read_all()?;
+            let mut values = Vec::new();
+            for slot in slots {
+                let no_slot = || io::Error::other(format!("it has no slot {slot}"));
+                values.extend(cells.lookup(&slot)?.ok_or_else(no_slot)?);
+            }
+            (ids, values)
+        }
+        _ => return Err(io::Error::other("its counters are of a shape that we do not know")),
+    };
+    let summed = values.chunks(lanes).map(|value| {
         let cpus: Vec<_> = value.chunks(words).map(from_words).collect();
         sum(&cpus)
     });

@@ -155,6 +155,9 @@ pub(super) fn open_tables(
         // SAFETY: as above.
         allowed: unsafe { Table::new(maps::ALLOWED, allowed, generation, open(maps::ALLOWED)?) },
         // SAFETY: as above; `cpus` is the number of possible CPUs.
-        counters: unsafe { super::CounterTable::new(counters, cpus, open(maps::COUNTERS)?) },
+        counters: unsafe {
+            let both = [open(maps::SLOTS)?, open(maps::COUNTERS)?];
+            super::CounterTable::new(counters, cpus, generation, both)
+        },
     })
 }

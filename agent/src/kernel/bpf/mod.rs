@@ -109,7 +109,10 @@ impl Bpf {
         let new: Vec<_> = maps::ALL.into_iter().filter(|map| !taken_over.contains(map)).collect();
         let created: Vec<_> =
             new.iter().copied().filter(|map| !carried_over.contains(map)).collect();
-        if created.contains(&maps::COUNTERS) && taken_over.contains(&maps::CONFIG) {
+        let begins_anew = |map| created.contains(map);
+        if [maps::SLOTS, maps::COUNTERS].iter().any(begins_anew)
+            && taken_over.contains(&maps::CONFIG)
+        {
             // New counters must not carry an old epoch, even if we die on the way.
             let config = load::open_config(&pins)?;
             load::write_config(&config, Config { epoch: 0, ..load::read_config(&config)? })?;

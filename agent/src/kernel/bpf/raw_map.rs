@@ -70,20 +70,11 @@ impl<K: Pod, V: Pod> RawMap<K, V> {
 
     /// The values of `key`, one for each lane.
     pub(super) fn lookup(&self, key: &K) -> io::Result<Option<Vec<V>>> {
-        self.lookup_with(Command::MapLookup, key)
-    }
-
-    /// The values of `key` at the moment in which it is removed.
-    pub(super) fn take(&self, key: &K) -> io::Result<Option<Vec<V>>> {
-        self.lookup_with(Command::MapLookupAndDelete, key)
-    }
-
-    fn lookup_with(&self, command: Command, key: &K) -> io::Result<Option<Vec<V>>> {
         let mut values = self.room(1);
         let value = address(values.as_mut_ptr());
         let mut attr = ElementAttr { value, ..self.element(key) };
         // SAFETY: key and values have the map's sizes, see `new`.
-        let found = absent_is_none(unsafe { bpf(command, &mut attr) })?;
+        let found = absent_is_none(unsafe { bpf(Command::MapLookup, &mut attr) })?;
         Ok(found.map(|()| values))
     }
 

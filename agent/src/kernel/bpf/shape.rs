@@ -112,7 +112,9 @@ pub(super) fn wanted(capacities: &Capacities) -> [(&'static str, MapShape); maps
         MapShape::of::<Address, FarEnd>(maps::ADDRESSES, MapType::Hash, addresses, hash),
         MapShape::of::<Prefix, FarEnd>(maps::PREFIXES, MapType::LpmTrie, prefixes, hash),
         MapShape::of::<AllowKey, u32>(maps::ALLOWED, MapType::Hash, allowed, hash),
-        MapShape::of::<u64, Counters>(maps::COUNTERS, MapType::PerCpuHash, counters, hash),
+        MapShape::of::<u64, u32>(maps::SLOTS, MapType::Hash, counters, hash),
+        // An array refuses the flag of hash tables: it is always preallocated.
+        MapShape::of::<u32, Counters>(maps::COUNTERS, MapType::PerCpuArray, counters, 0),
     ]
 }
 

@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use crate::faults::{self, Point, reach};
 
@@ -24,7 +26,6 @@ pub(super) enum Command {
     ObjGet = 7,
     ProgById = 13,
     Info = 15,
-    MapLookupAndDelete = 21,
     MapFreeze = 22,
     MapLookupBatch = 24,
     MapUpdateBatch = 26,
@@ -40,9 +41,7 @@ impl Command {
     const fn points(self) -> Option<[Point; 2]> {
         match self {
             Self::MapUpdate | Self::MapUpdateBatch => Some([Point::BpfPut, Point::BpfPutDone]),
-            Self::MapDelete | Self::MapLookupAndDelete | Self::MapDeleteBatch => {
-                Some([Point::BpfDelete, Point::BpfDeleted])
-            }
+            Self::MapDelete | Self::MapDeleteBatch => Some([Point::BpfDelete, Point::BpfDeleted]),
             Self::ObjPin => Some([Point::BpfPin, Point::BpfPinned]),
             Self::LinkCreate => Some([Point::BpfAttach, Point::BpfAttached]),
             Self::LinkUpdate => Some([Point::BpfReplace, Point::BpfReplaced]),
@@ -75,6 +74,19 @@ pub(super) unsafe fn bpf<A>(command: Command, attr: &mut A) -> io::Result<i32> {
     }
     // A file descriptor, or 0.
     i32::try_from(done).map_err(io::Error::other)
+}
+
+/// Waits until every program that runs now has ended: they run inside a grace period of RCU, and
+/// `MEMBARRIER_CMD_GLOBAL` lasts for one.
+pub(super) fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
+    /// Programs end within microseconds.
+    const LONG: Duration = Duration::from_millis(500);
+    // SAFETY: takes no pointer.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
+        // Kernels that run some CPUs without ticks (`nohz_full`) refuse it.
+        thread::sleep(LONG);
+    }
 }
 
 /// Takes the file descriptor that a command has just made.

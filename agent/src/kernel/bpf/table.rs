@@ -115,6 +115,6 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
 }
 
 /// `E2BIG`: a hash table is full; `ENOSPC`: a trie is; `ENOMEM`: the kernel is.
-pub(super) fn is_full(error: &io::Error) -> bool {
+fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC | libc::ENOMEM))
 }

@@ -79,10 +79,10 @@ pub(super) fn carry_over(
     if from.maps.join(maps::GENERATION).exists() && !fitting.contains(&maps::GENERATION) {
         return Ok(Vec::new());
     }
-    // The epoch in CONFIG is that of COUNTERS.
-    let pair = [maps::CONFIG, maps::COUNTERS];
-    if !pair.iter().all(|map| fitting.contains(map)) {
-        fitting.retain(|map| !pair.contains(map));
+    // The epoch in CONFIG is that of COUNTERS, and SLOTS says whose they are.
+    let together = [maps::CONFIG, maps::SLOTS, maps::COUNTERS];
+    if !together.iter().all(|map| fitting.contains(map)) {
+        fitting.retain(|map| !together.contains(map));
     }
     for (at, map) in fitting.iter().enumerate() {
         if let Err(error) = pin_again(from, own, map) {
@@ -176,10 +176,12 @@ fn map_info(path: &Path) -> Result<MapInfo, BpfError> {
 }
 
 fn read_counters(pins: &Pins) -> Result<Vec<(u64, Counters)>, BpfError> {
-    let path = pins.maps.join(maps::COUNTERS);
-    let info = map_info(&path)?;
-    let map = load::open_map(pins, maps::COUNTERS)?;
-    counters::read_any(&info, map).map_err(BpfError::file("read counters of", path))
+    let any =
+        |map| Ok::<_, BpfError>((map_info(&pins.maps.join(map))?, load::open_map(pins, map)?));
+    let has_slots = pins.maps.join(maps::SLOTS).exists();
+    let slots = has_slots.then(|| any(maps::SLOTS)).transpose()?;
+    let read = counters::read_any(any(maps::COUNTERS)?, slots);
+    read.map_err(BpfError::file("read counters of", pins.maps.join(maps::COUNTERS)))
 }
 
 fn epoch(pins: &Pins) -> Result<u64, BpfError> {
