@@ -15,12 +15,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::build_ebpf;
+use crate::command::Cmd;
 use crate::demo::alone;
 use crate::demo::artifacts;
 use crate::demo::programs;
 use crate::paths;
 use crate::setup::{self, Group};
-use rows::Rows;
+use rows::{Row, Rows};
 use what::{Place, What};
 
 /// The page that a whole run writes anew.
@@ -57,12 +58,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let _alone = alone::alone(&dir)?;
     let payload = build(&dir)?;
 
+    let commit = commit();
     let report = dir.join(if args.quick { "quick.json" } else { "report.json" });
     let mut all = Rows::read(&report)?;
     let mut failed = Vec::new();
     for what in &whats {
         match run::measure(*what, args.quick, &payload, &dir) {
-            Ok(rows) => all.replace(*what, rows),
+            Ok(rows) => {
+                let stamped = rows.into_iter().map(|row| Row { commit: commit.clone(), ..row });
+                all.replace(*what, stamped.collect());
+            }
             Err(error) => {
                 eprintln!("FAILED {}: {error:#}", what.name());
                 all.replace(*what, Vec::new());
@@ -84,6 +89,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     bail!("not measured: {}; the logs are in {}", failed.join(", "), dir.display())
+}
+
+/// What is measured: the commit, and whether the tree differs from it.
+fn commit() -> String {
+    let describe = Cmd::new("git", "say what is measured");
+    match describe.args(["describe", "--always", "--dirty"]).read() {
+        Ok(told) => told.trim().to_owned(),
+        Err(error) => {
+            eprintln!("  The commit is not told: {error:#}");
+            rows::UNKNOWN.to_owned()
+        }
+    }
 }
 
 /// Each once, in the order of the table.

@@ -14,7 +14,7 @@ use crate::kernels;
 use crate::paths;
 
 /// Directories of the work tree that hold nothing but generated files.
-const GENERATED: [&str; 2] = ["deploy/crds", "proto/src/generated"];
+const GENERATED: [&str; 3] = ["deploy/crds", "deploy/helm/bulkhead/crds", "proto/src/generated"];
 
 /// A generated file among others.
 const PAGE: &str = "docs/kernels.md";

@@ -4,12 +4,15 @@
 //! and systemd, where the command runs as a service that may build cgroups below itself.
 //! `/payload` holds the caller's files, `/results` comes back, `/scratch` is a disk for I/O
 //! limits. Nothing is mounted, bridged or put into a cgroup on the host.
+//!
+//! A whole Kubernetes is in `kubernetes`.
 
 mod disk;
 mod guest;
 mod image;
 mod initramfs;
-mod libraries;
+pub(crate) mod kubernetes;
+pub(crate) mod libraries;
 mod machine;
 mod modules;
 
@@ -73,6 +76,8 @@ enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    #[command(flatten)]
+    Kubernetes(kubernetes::Verb),
 }
 
 /// One command to run in a fresh node.
@@ -111,13 +116,15 @@ pub(crate) struct LabOutcome {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    setup::ensure(&[Group::Lab], false)?;
     match &args.verb {
+        Verb::Kubernetes(verb) => kubernetes::run(verb),
         Verb::Image { kernel, rebuild } => {
+            setup::ensure(&[Group::Lab], false)?;
             println!("{}", Image::get(*kernel, *rebuild)?.dir().display());
             Ok(ExitCode::SUCCESS)
         }
         Verb::Run { kernel, timeout, memory, payload, results, command } => {
+            setup::ensure(&[Group::Lab], false)?;
             let nothing = paths::target().join("lab/nothing");
             let default_results = paths::target().join("lab/results");
             fs::create_dir_all(&nothing).context("create an empty payload")?;

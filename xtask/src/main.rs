@@ -2,9 +2,11 @@
 
 mod bench;
 mod build_ebpf;
+mod cluster;
 mod codegen;
 mod command;
 mod demo;
+mod dist;
 mod fuzz;
 mod kernels;
 mod lab;
@@ -42,8 +44,12 @@ enum Verb {
     Fuzz(fuzz::Args),
     /// Show the whole system at work, and check what it promises.
     Demo(demo::Args),
+    /// Install on a real Kubernetes in virtual machines, and check what is promised there.
+    Cluster(cluster::Args),
     /// Measure what it costs, each time beside a peer in the same run.
     Bench(bench::Args),
+    /// Build what is shipped: static programs, images, an archive of the operators' command.
+    Dist(dist::Args),
     /// A throw-away Linux node in a virtual machine.
     Lab(lab::Args),
 }
@@ -57,7 +63,9 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Cluster(args) => cluster::verb(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Dist(args) => dist::run(&args),
         Verb::Lab(args) => return lab::run(&args).unwrap_or_else(|error| fail(&error)),
     };
     done.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)

@@ -13,8 +13,9 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use anyhow::{Context, Result, bail};
 
 pub(crate) use debian::Archive;
-pub(crate) use needs::Group;
+pub(crate) use get::modules;
 use needs::Need;
+pub(crate) use needs::{DEPLOY_MODULES, Group};
 use probe::Found;
 pub(crate) use probe::{BpfToolchain, bpf_toolchain};
 

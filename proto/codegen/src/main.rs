@@ -16,5 +16,6 @@ fn main() -> Result<()> {
         bail!("usage: bulkhead-codegen WORK_TREE OUT_DIR");
     };
     proto::generate(&tree.join("proto"), &out.join("proto/src/generated"))?;
-    crds::generate(&out.join("deploy/crds"))
+    crds::generate(&out.join("deploy/crds"))?;
+    crds::generate_for_chart(&out.join("deploy/helm/bulkhead/crds"))
 }

@@ -24,6 +24,12 @@ pub(super) fn render(rows: &Rows) -> String {
     for machine in &machines {
         let _ = writeln!(page, "- {machine}");
     }
+    let commits: BTreeSet<&str> = rows.iter().map(|row| row.commit.as_str()).collect();
+    let of =
+        if commits.len() > 1 { "Rows are of several commits, told with each" } else { "Commit" };
+    let commits: Vec<&str> = commits.into_iter().collect();
+    let _ = write!(page, "\n{of}: {}.\n", commits.join(", "));
+    let several = Several { machines: machines.len() > 1, commits: commits.len() > 1 };
     for what in What::ALL {
         let _ = write!(page, "\n## {}\n\n", what.title());
         let rows: Vec<&Row> = rows.of(what).collect();
@@ -33,7 +39,7 @@ pub(super) fn render(rows: &Rows) -> String {
         }
         table(&mut page, &rows);
         let _ = write!(page, "\n{}\n", wrapped(what.method()));
-        notes(&mut page, &rows, machines.len() > 1);
+        notes(&mut page, &rows, several);
     }
     page
 }
@@ -47,14 +53,29 @@ fn table(page: &mut String, rows: &[&Row]) {
     }
 }
 
-/// Spread and notes of each row; the machine where there are several.
-fn notes(page: &mut String, rows: &[&Row], with_machine: bool) {
+/// What rows differ in.
+#[derive(Clone, Copy)]
+struct Several {
+    machines: bool,
+    commits: bool,
+}
+
+/// Spread, notes and profile of each row; machine and commit where there are several.
+fn notes(page: &mut String, rows: &[&Row], several: Several) {
     page.push('\n');
     for row in rows {
         let parts = [&row.spread, &row.note].into_iter().filter(|part| !part.is_empty());
         let mut parts: Vec<&str> = parts.map(String::as_str).collect();
-        if with_machine {
+        let profile = format!("**where it goes**: {}", row.profile);
+        if !row.profile.is_empty() {
+            parts.push(&profile);
+        }
+        if several.machines {
             parts.push(&row.machine);
+        }
+        let commit = format!("commit {}", row.commit);
+        if several.commits {
+            parts.push(&commit);
         }
         let _ = writeln!(page, "- *{}*: {}.", row.name, parts.join("; "));
     }
@@ -93,6 +114,21 @@ mod tests {
         assert!(page.contains("- *a packet*: 15 rounds; hot."), "{page}");
         assert!(page.contains("Not measured: `cargo xtask bench ledger` does."), "{page}");
         assert!(page.lines().all(|line| line.starts_with(['|', '-']) || line.len() <= 110));
+    }
+
+    #[test]
+    fn a_profile_is_shown_and_a_mixed_run_is_seen() {
+        let mut rows = Rows::default();
+        let profile = "half of it in the kernel".to_owned();
+        rows.replace(What::Network, vec![Row { profile, ..row("a packet") }]);
+        let page = render(&rows);
+        assert!(page.contains("hot; **where it goes**: half of it in the kernel."), "{page}");
+        assert!(page.contains("\nCommit: c0ffee1.\n") && !page.contains("; commit"), "{page}");
+        let commit = "c0ffee2".to_owned();
+        rows.replace(What::Ledger, vec![Row { commit, ..row("a record") }]);
+        let page = render(&rows);
+        assert!(page.contains("several commits, told with each: c0ffee1, c0ffee2."), "{page}");
+        assert!(page.contains("- *a record*: 15 rounds; hot; commit c0ffee2."), "{page}");
     }
 
     #[test]

@@ -23,7 +23,14 @@ pub(super) struct Row {
     pub(super) spread: String,
     pub(super) machine: String,
     pub(super) note: String,
+    /// Where `ours` goes; empty: not told apart.
+    pub(super) profile: String,
+    /// What was measured, as `git describe` tells it: rows of one report can be of several.
+    pub(super) commit: String,
 }
+
+/// The commit of a row that does not say.
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// Reads a row.
 pub(super) fn parse(value: &Value) -> Result<Row> {
@@ -43,6 +50,8 @@ pub(super) fn parse(value: &Value) -> Result<Row> {
         spread: text("spread")?,
         machine: text("machine")?,
         note: text("note")?,
+        profile: value["profile"].as_str().unwrap_or_default().to_owned(),
+        commit: value["commit"].as_str().unwrap_or(UNKNOWN).to_owned(),
     })
 }
 
@@ -61,6 +70,8 @@ impl Row {
             "spread": self.spread,
             "machine": self.machine,
             "note": self.note,
+            "profile": self.profile,
+            "commit": self.commit,
         })
     }
 }
@@ -136,6 +147,8 @@ pub(super) mod tests {
             spread: "15 rounds".to_owned(),
             machine: "a machine".to_owned(),
             note: "hot".to_owned(),
+            profile: String::new(),
+            commit: "c0ffee1".to_owned(),
         }
     }
 

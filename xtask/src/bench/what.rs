@@ -47,7 +47,8 @@ impl What {
 
     pub(super) const fn place(self) -> Place {
         match self {
-            Self::Footprint => Place::Vm,
+            // Where controllers are bound to cgroup v1, most fields are not there to be read.
+            Self::Footprint | Self::Usage => Place::Vm,
             _ => Place::Host,
         }
     }
@@ -55,8 +56,8 @@ impl What {
     /// When it is ended, whatever it does.
     pub(super) const fn limit(self) -> Duration {
         Duration::from_mins(match self {
-            Self::Network | Self::Footprint | Self::Ledger => 30,
-            Self::Verdict | Self::Usage | Self::Change => 20,
+            Self::Network | Self::Footprint | Self::Ledger | Self::Usage => 30,
+            Self::Verdict | Self::Change => 20,
         })
     }
 
@@ -106,15 +107,14 @@ impl What {
                  the bare network, programs that do nothing, Bulkhead's own object attached as \
                  the agent attaches it, nftables (`socket cgroupv2`, a set of the same 100,000 \
                  addresses, a counter, as one rule in the sender's and one in the receiver's \
-                 network namespace). A round's value is the median of bursts of 20,000 packets; \
+                 network namespace, with the set declared once by its type only \
+                 and once with its size: the peer is the cheaper one). A round's value is the median of bursts of 20,000 packets; \
                  the cost of a variant is the median over rounds of its difference to the bare \
                  network in the same round. After each send Bulkhead's counters must have grown \
                  by exactly the packets sent, and nftables' counters must agree in the end. \
                  *Egress*: the receiver is in no virtual cluster. *Both directions*: sender and \
                  receiver are members, and addresses at both ends vary. Unconnected sockets pass \
-                 Bulkhead's hook at `sendmsg` as well, which is part of the cost shown. The \
-                 set of the peer is declared with its type only; what a declared size saves is \
-                 in the notes."
+                 Bulkhead's hook at `sendmsg` as well, which is part of the cost shown."
             }
             Self::Verdict => {
                 "The kernel times every run of the programs (`BPF_STATS_RUN_TIME`) while the same \
@@ -125,7 +125,8 @@ impl What {
                  would be found either never or always."
             }
             Self::Usage => {
-                "500 cgroups, every second one busy. In every round each way reads every cgroup, \
+                "In the lab's virtual machine, where every controller is there: 500 cgroups, every \
+                 second one busy. In every round each way reads every cgroup, \
                  in an order that changes; counted is the CPU time of the reading thread, the \
                  kernel's part included. Before, between and after the rounds all processes are \
                  frozen and every field is compared with the file's value."

@@ -48,7 +48,8 @@ pub(super) fn read_back(image: &Path, dir: &Path) -> Result<()> {
         .with_context(|| format!("remove {}: was the disk read at all?", lost_and_found.display()))
 }
 
-fn sparse(image: &Path, bytes: u64) -> Result<()> {
+/// A file of `bytes` that takes no space yet.
+pub(super) fn sparse(image: &Path, bytes: u64) -> Result<()> {
     File::create(image)
         .and_then(|file| file.set_len(bytes))
         .with_context(|| format!("create {} with {bytes} bytes", image.display()))

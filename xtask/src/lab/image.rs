@@ -140,7 +140,7 @@ impl Image {
 
     /// A whole Debian on a disk.
     fn build_system(&self, building: &Path, root: &Path, step: &Step) -> Result<()> {
-        install(self.guest.suite(), root, step)?;
+        install(self.guest.suite(), PACKAGES, FINISH, root, step)?;
         let kernel = only_entry(&root.join("usr/lib/modules"))?;
         let module = format!("usr/lib/modules/{kernel}/kernel/drivers/block/virtio_blk.ko.xz");
         take(root, &format!("boot/vmlinuz-{kernel}"), &building.join("vmlinuz"))?;
@@ -151,7 +151,7 @@ impl Image {
 }
 
 /// Copies a file out of a root.
-fn take(root: &Path, from: &str, to: &Path) -> Result<()> {
+pub(super) fn take(root: &Path, from: &str, to: &Path) -> Result<()> {
     let from = root.join(from);
     let copied = fs::copy(&from, to);
     copied.map(drop).with_context(|| format!("copy {} out of the root", from.display()))
@@ -168,13 +168,20 @@ fn recipe(guest: Guest) -> u64 {
     hasher.finish()
 }
 
-fn install(suite: &str, root: &Path, step: &Step) -> Result<()> {
+/// Makes a Debian in `root`: the minimal system, `packages`, and what the script `finish` does.
+pub(super) fn install(
+    suite: &str,
+    packages: &[&str],
+    finish: &str,
+    root: &Path,
+    step: &Step,
+) -> Result<()> {
     let archive = Archive::of_this_machine()?;
     Cmd::privileged("mmdebstrap", "make the lab's root file system")?
         .args(["--variant=minbase", "--mode=root", "--format=directory"])
-        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(format!("--include={}", packages.join(",")))
         .args(EXCLUDED_PATHS.iter().map(|path| format!("--dpkgopt=path-exclude={path}")))
-        .arg(format!("--customize-hook={FINISH}"))
+        .arg(format!("--customize-hook={finish}"))
         // Mirrors that are snapshots serve files whose validity has run out.
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
         .arg(suite)
@@ -184,7 +191,7 @@ fn install(suite: &str, root: &Path, step: &Step) -> Result<()> {
 }
 
 /// The name of the one entry of `dir`.
-fn only_entry(dir: &Path) -> Result<String> {
+pub(super) fn only_entry(dir: &Path) -> Result<String> {
     let entries = fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))?;
     let names: Vec<String> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -195,7 +202,7 @@ fn only_entry(dir: &Path) -> Result<String> {
 }
 
 /// Removes a tree that root may own.
-fn remove_tree(dir: &Path, step: &Step) -> Result<()> {
+pub(super) fn remove_tree(dir: &Path, step: &Step) -> Result<()> {
     if !dir.exists() {
         return Ok(());
     }
@@ -204,7 +211,7 @@ fn remove_tree(dir: &Path, step: &Step) -> Result<()> {
 }
 
 /// Removes images of other recipes that were made long ago; failing to is no harm.
-fn forget_old_images(lab: &Path, keep: &Path) {
+pub(super) fn forget_old_images(lab: &Path, keep: &Path) {
     let Ok(entries) = fs::read_dir(lab) else {
         return;
     };

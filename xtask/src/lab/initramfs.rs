@@ -125,8 +125,7 @@ fn before_systemd(image: &Image, command: &[String]) -> Result<Archive> {
         archive.directory(dir);
     }
     let units = "over/etc/systemd/system";
-    let generators = "over/etc/systemd/system-generators";
-    for dir in ["over/etc", "over/etc/systemd", units, generators] {
+    for dir in ["over/etc", "over/etc/systemd", units] {
         archive.directory(dir);
     }
     archive.file("init", 0o755, include_bytes!("guest/init"));
@@ -138,12 +137,7 @@ fn before_systemd(image: &Image, command: &[String]) -> Result<Archive> {
     ] {
         archive.file(&format!("{units}/{name}"), 0o644, text.as_bytes());
     }
-    for unit in MASKED_UNITS {
-        archive.symlink(&format!("{units}/{unit}"), "/dev/null");
-    }
-    for generator in MASKED_GENERATORS {
-        archive.symlink(&format!("{generators}/{generator}"), "/dev/null");
-    }
+    archive.mask();
     // Any valid one: systemd would take time to make and to store a new one.
     archive.file("over/etc/machine-id", 0o444, b"62756c6b686561642d6c61622d6e6f64\n");
     for (name, content) in control(command) {
@@ -173,25 +167,38 @@ fn script(command: &[String]) -> String {
 
 /// A cpio archive in the making, in the format that the kernel unpacks.
 #[derive(Default)]
-struct Archive {
+pub(super) struct Archive {
     bytes: Vec<u8>,
     entries: usize,
 }
 
 impl Archive {
-    fn directory(&mut self, path: &str) {
+    /// Over the root: nothing starts that such a node has no use for. Its directories for units
+    /// must be there.
+    pub(super) fn mask(&mut self) {
+        let generators = "over/etc/systemd/system-generators";
+        self.directory(generators);
+        for unit in MASKED_UNITS {
+            self.symlink(&format!("over/etc/systemd/system/{unit}"), "/dev/null");
+        }
+        for generator in MASKED_GENERATORS {
+            self.symlink(&format!("{generators}/{generator}"), "/dev/null");
+        }
+    }
+
+    pub(super) fn directory(&mut self, path: &str) {
         self.entry(path, 0o040_755, &[]);
     }
 
-    fn file(&mut self, path: &str, permissions: u32, content: &[u8]) {
+    pub(super) fn file(&mut self, path: &str, permissions: u32, content: &[u8]) {
         self.entry(path, 0o100_000 | permissions, content);
     }
 
-    fn symlink(&mut self, path: &str, target: &str) {
+    pub(super) fn symlink(&mut self, path: &str, target: &str) {
         self.entry(path, 0o120_777, target.as_bytes());
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[]);
         self.bytes
     }

@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail};
 use crate::command::Cmd;
 
 /// Files of a node, by their paths without the leading slash.
-pub(super) type Files = BTreeMap<PathBuf, PathBuf>;
+pub(crate) type Files = BTreeMap<PathBuf, PathBuf>;
 
 /// What the programs in `payload` and `more` are linked with, at the places where they are here.
-pub(super) fn of(payload: &Path, more: &Path) -> Result<Files> {
+pub(crate) fn of(payload: &Path, more: &Path) -> Result<Files> {
     let mut programs = Files::new();
     tree(payload, Path::new(""), &mut programs)?;
     let mut libraries = Files::new();

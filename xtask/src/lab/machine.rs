@@ -15,15 +15,14 @@ use super::initramfs;
 use crate::command::{Cmd, find};
 
 /// Without hardware support: what QEMU's own translation gets right and is quick at.
-const CPU: &str = "Haswell-v4,-pcid,-x2apic,-tsc-deadline,-invpcid,-spec-ctrl";
+pub(super) const CPU: &str = "Haswell-v4,-pcid,-x2apic,-tsc-deadline,-invpcid,-spec-ctrl";
 
 /// A panic or an oops ends the guest at once (`panic=-1` with `-no-reboot`). Emulation is too slow
 /// for the kernel's watchdogs, and switching page tables at every system call (what `mitigations`
 /// does for processors of that age) makes it several times slower.
-const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 oops=panic reboot=t nowatchdog \
-     mitigations=off audit=0 rcupdate.rcu_cpu_stall_suppress=1 \
-     lsm=landlock,lockdown,yama,apparmor,bpf systemd.unit=lab.target systemd.show_status=no \
-     TERM=dumb";
+pub(super) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 oops=panic \
+     reboot=t nowatchdog mitigations=off audit=0 rcupdate.rcu_cpu_stall_suppress=1 \
+     lsm=landlock,lockdown,yama,apparmor,bpf systemd.show_status=no TERM=dumb";
 
 /// Size of the results disk and of the scratch disk, in bytes; both are sparse.
 const RESULTS_BYTES: u64 = 512 << 20;
@@ -169,7 +168,8 @@ fn qemu(image: &Image, memory_mib: u32) -> Result<Command> {
     qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2"]);
     qemu.arg("-m").arg(memory_mib.to_string());
     qemu.arg("-kernel").arg(image.kernel()).args(["-initrd", "initrd"]);
-    qemu.args(["-append", KERNEL_COMMAND_LINE, "-serial", "file:console.log"]);
+    qemu.arg("-append").arg(format!("{KERNEL_COMMAND_LINE} systemd.unit=lab.target"));
+    qemu.args(["-serial", "file:console.log"]);
     qemu.args(["-device", "virtio-serial-pci"]);
     for (name, path) in
         [("stdout", "/dev/stdout"), ("stderr", "/dev/stderr"), ("control", "control")]
@@ -186,7 +186,8 @@ fn qemu(image: &Image, memory_mib: u32) -> Result<Command> {
     Ok(qemu)
 }
 
-fn disk_drive(qemu: &mut Command, name: &str, file: &Path, option: &str) {
+/// Adds a disk that the guest knows by its serial number, `name`.
+pub(super) fn disk_drive(qemu: &mut Command, name: &str, file: &Path, option: &str) {
     // QEMU reads a doubled comma as one.
     let file = file.to_string_lossy().replace(',', ",,");
     qemu.arg("-drive").arg(format!("file={file},format=raw,if=none,id={name},{option}"));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
@@ -19,6 +20,7 @@ pub(super) fn command(need: &Need) -> Result<String> {
         Source::DebianAtLeast(..) => "cargo xtask setup lab".to_owned(),
         Source::Crate { .. } => build_crate(need)?.text(),
         Source::Wheel { .. } => unpack_wheel(need)?.text(),
+        Source::Modules { name, packages } => unpack_modules(name, packages)?.text(),
     })
 }
 
@@ -53,6 +55,7 @@ pub(super) fn all(needs: &[Need]) -> Result<()> {
                 unpack_wheel(need)?.step(format!("Unpacking {name} {version}"))?;
                 link(name, program)?;
             }
+            Source::Modules { name, packages } => get_modules(name, packages)?,
         }
     }
     Ok(())
@@ -91,6 +94,33 @@ fn unpack_wheel(need: &Need) -> Result<Cmd> {
         .args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"])
         .arg(paths::tools()?.join("wheels").join(name))
         .arg(format!("{name}=={version}")))
+}
+
+/// Names, in a directory of modules, the packages that are whole there.
+pub(super) const UNPACKED: &str = "unpacked";
+
+/// The directory of Python modules of this name, in the project's cache.
+pub(crate) fn modules(name: &str) -> Result<PathBuf> {
+    Ok(paths::tools()?.join("wheels").join(name))
+}
+
+fn unpack_modules(name: &str, packages: &[&str]) -> Result<Cmd> {
+    Ok(Cmd::new("python3", format!("unpack {}", packages.join(", ")))
+        .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
+        .arg(modules(name)?)
+        .args(packages))
+}
+
+fn get_modules(name: &str, packages: &[&str]) -> Result<()> {
+    let dir = modules(name)?;
+    // Of other versions, or half of these.
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("empty {}", dir.display()))?;
+    }
+    unpack_modules(name, packages)?.step(format!("Unpacking {name}"))?;
+    let unpacked = dir.join(UNPACKED);
+    fs::write(&unpacked, packages.join("\n"))
+        .with_context(|| format!("write {}", unpacked.display()))
 }
 
 /// Makes a wheel's program findable beside the other tools.

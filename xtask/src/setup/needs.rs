@@ -15,14 +15,23 @@ pub(crate) enum Group {
     Test,
     /// Checking style, licences and the gRPC contract.
     Lint,
+    /// Checking the manifests and the chart.
+    Deploy,
     /// Measuring.
     Bench,
 }
 
 impl Group {
     /// Every group.
-    pub(crate) const ALL: &'static [Self] =
-        &[Self::Bpf, Self::Lab, Self::Kubernetes, Self::Test, Self::Lint, Self::Bench];
+    pub(crate) const ALL: &'static [Self] = &[
+        Self::Bpf,
+        Self::Lab,
+        Self::Kubernetes,
+        Self::Test,
+        Self::Lint,
+        Self::Deploy,
+        Self::Bench,
+    ];
 }
 
 /// One thing that must be on the machine.
@@ -49,7 +58,29 @@ pub(super) enum Source {
     },
     /// A program that a Python wheel carries, unpacked into the project's cache.
     Wheel { name: &'static str, version: &'static str, program: &'static str },
+    /// Python packages (`NAME==VERSION`, with all that they need), unpacked into a directory of
+    /// this name in the project's cache.
+    Modules { name: &'static str, packages: &'static [&'static str] },
 }
+
+/// The directory of the modules that check `deploy/`.
+pub(crate) const DEPLOY_MODULES: &str = "deploy-checks";
+
+/// Helm's own rendering, the schemas of Kubernetes, and the language of admission policies.
+const DEPLOY_PACKAGES: &[&str] = &[
+    "helm-python-sdk==0.2.2",
+    "kubernetes-validate==1.37.0",
+    "cel-expr-python==0.1.3",
+    "PyYAML==6.0.3",
+    "attrs==26.1.0",
+    "importlib_resources==7.1.0",
+    "jsonschema==4.26.0",
+    "jsonschema-specifications==2025.9.1",
+    "packaging==26.3",
+    "referencing==0.37.0",
+    "rpds-py==2026.9.1",
+    "typing_extensions==4.16.0",
+];
 
 /// All needs of this project, for the eBPF toolchain that the machine uses.
 pub(super) fn table(toolchain: BpfToolchain) -> Vec<Need> {
@@ -61,6 +92,7 @@ pub(super) fn table(toolchain: BpfToolchain) -> Vec<Need> {
     table.extend(kubernetes());
     table.extend(test());
     table.extend(lint());
+    table.push(deploy());
     table.extend(bench());
     table
 }
@@ -171,12 +203,13 @@ fn kubernetes() -> [Need; 5] {
             program("jq", "--version"),
             &["jq"],
         ),
-        need(
-            "openssl",
-            "makes the certificates and keys of the lab's Kubernetes",
-            Probe::Program { program: "openssl", arg: "version", at_least: &[3] },
-            &["openssl"],
-        ),
+        Need {
+            name: "openssl",
+            why: "makes the certificates and keys of the lab's Kubernetes",
+            groups: &[Group::Kubernetes, Group::Test],
+            probe: Probe::Program { program: "openssl", arg: "version", at_least: &[3] },
+            source: Source::Debian(&["openssl"]),
+        },
         need(
             "ssh",
             "runs commands on the nodes of the lab's Kubernetes",
@@ -243,6 +276,16 @@ fn lint() -> [Need; 2] {
             source: Source::Wheel { name: "buf-bin", version: "1.75.0", program: "buf" },
         },
     ]
+}
+
+fn deploy() -> Need {
+    Need {
+        name: DEPLOY_MODULES,
+        why: "renders the chart, and checks manifests against the schemas of Kubernetes",
+        groups: &[Group::Deploy],
+        probe: Probe::Modules { name: DEPLOY_MODULES, packages: DEPLOY_PACKAGES },
+        source: Source::Modules { name: DEPLOY_MODULES, packages: DEPLOY_PACKAGES },
+    }
 }
 
 fn bench() -> [Need; 2] {

@@ -1,9 +1,11 @@
 //! Sees what is on the machine; changes nothing.
 
+use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use super::get::{UNPACKED, modules};
 use crate::command::find;
 
 /// How the presence of a need is seen.
@@ -12,6 +14,8 @@ pub(super) enum Probe {
     Program { program: &'static str, arg: &'static str, at_least: &'static [u32] },
     /// Debian packages are installed.
     Packages(&'static [&'static str]),
+    /// Exactly these Python packages were unpacked into the cache.
+    Modules { name: &'static str, packages: &'static [&'static str] },
 }
 
 /// What a probe saw.
@@ -55,6 +59,7 @@ impl Probe {
         match self {
             Self::Program { program, arg, at_least } => look_for_program(program, arg, at_least),
             Self::Packages(packages) => look_for_packages(packages),
+            Self::Modules { name, packages } => look_for_modules(name, packages),
         }
     }
 
@@ -66,6 +71,9 @@ impl Probe {
             }
             Self::Packages(packages) => {
                 format!("dpkg-query does not list all of {}", packages.join(", "))
+            }
+            Self::Modules { packages, .. } => {
+                format!("the cache does not hold {}", packages.join(", "))
             }
         }
     }
@@ -104,6 +112,17 @@ fn look_for_packages(packages: &[&str]) -> Result<Found> {
         return Ok(Found::Yes(versions.first().copied().unwrap_or_default().to_owned()));
     }
     Ok(Found::No)
+}
+
+fn look_for_modules(name: &str, packages: &[&str]) -> Result<Found> {
+    let unpacked = modules(name)?.join(UNPACKED);
+    if !unpacked.is_file() {
+        return Ok(Found::No);
+    }
+    let unpacked =
+        fs::read_to_string(&unpacked).with_context(|| format!("read {}", unpacked.display()))?;
+    let wanted = packages.join("\n");
+    Ok(if unpacked == wanted { Found::Yes(String::new()) } else { Found::TooOld(String::new()) })
 }
 
 /// The first dotted number in `text`.

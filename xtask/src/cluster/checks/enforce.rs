@@ -1,0 +1,110 @@
+//! Enforce: own traffic flows, other traffic is refused, everything else goes on.
+
+use anyhow::{Result, ensure};
+
+use crate::cluster::install::{Installed, PLAIN, TEAMS};
+use crate::cluster::pods::Answer;
+
+/// How many requests nobody may receive a packet of.
+const TRIES: usize = 10;
+
+/// Both virtual clusters are set to Enforce, and say that they are enforced.
+pub(crate) fn stands(on: &Installed<'_>) -> Result<()> {
+    let patch = r#"{"spec":{"network":{"mode":"Enforce"}}}"#;
+    for team in TEAMS {
+        on.cluster.kubectl(&["patch", "virtualcluster", team, "--type=merge", "-p", patch])?;
+    }
+    TEAMS.iter().try_for_each(|team| on.wait_condition(team, "Enforced", "True"))
+}
+
+/// By pod address, by Service address and by name, across nodes.
+pub(crate) fn own_traffic_flows(on: &Installed<'_>) -> Result<()> {
+    for team in TEAMS {
+        let pods = on.web(team)?;
+        let service = on.field(&["service", "web", "-n", team], "{.spec.clusterIP}")?;
+        for from in &pods {
+            for to in &pods {
+                let page = from.reaches(on.cluster, &format!("{}:8080", to.address))?;
+                ensure!(page == to.name, "{} got {page:?} from {}", from.name, to.name);
+            }
+            for place in
+                [service.clone(), "web".to_owned(), format!("web.{team}.svc.cluster.local")]
+            {
+                let page = from.reaches(on.cluster, &place)?;
+                ensure!(pods.iter().any(|pod| pod.name == page), "{page:?} from {place}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// By pod address on the same and on another node, and by Service address.
+pub(crate) fn other_traffic_is_refused(on: &Installed<'_>) -> Result<()> {
+    for (own, other) in [(TEAMS[0], TEAMS[1]), (TEAMS[1], TEAMS[0])] {
+        let service = on.field(&["service", "web", "-n", other], "{.spec.clusterIP}")?;
+        for from in on.web(own)? {
+            for to in on.web(other)? {
+                from.is_refused(on.cluster, &format!("{}:8080", to.address))?;
+            }
+            from.is_refused(on.cluster, &service)?;
+        }
+    }
+    Ok(())
+}
+
+/// Receivers that nobody may talk with see not one packet more.
+pub(crate) fn nothing_arrives(on: &Installed<'_>) -> Result<()> {
+    let receivers = on.quiet(TEAMS[1])?;
+    let before: Vec<u64> =
+        receivers.iter().map(|pod| pod.packets_received(on.cluster)).collect::<Result<_>>()?;
+    for from in on.web(TEAMS[0])? {
+        for to in &receivers {
+            let script = format!(
+                "for i in $(seq {TRIES}); do wget -q -T 1 -O - http://{0}:8080/; \
+                 echo x | nc -u -w 1 {0} 9; done >/dev/null 2>&1; true",
+                to.address
+            );
+            from.exec(on.cluster, &["sh", "-c", &script])?;
+        }
+    }
+    for (pod, before) in receivers.iter().zip(before) {
+        let after = pod.packets_received(on.cluster)?;
+        ensure!(after == before, "{} packets arrived at {}", after - before, pod.name);
+    }
+    Ok(())
+}
+
+/// Pods of no virtual cluster reach each other, and members reach them and back.
+pub(crate) fn plain_pods_are_untouched(on: &Installed<'_>) -> Result<()> {
+    let plain = on.web(PLAIN)?;
+    let member = on.web(TEAMS[0])?;
+    for from in plain.iter().chain(&member) {
+        for to in plain.iter().chain(&member) {
+            let page = from.reaches(on.cluster, &format!("{}:8080", to.address))?;
+            ensure!(page == to.name, "{} got {page:?} from {}", from.name, to.name);
+        }
+    }
+    Ok(())
+}
+
+/// The kubelet's probes go on, and so do names and the API server.
+pub(crate) fn probes_stay_up(on: &Installed<'_>) -> Result<()> {
+    let nodes = on.cluster.nodes().len();
+    for team in TEAMS {
+        on.cluster.wait_pods_ready(team, "app=web", nodes)?;
+        for pod in on.web(team)? {
+            let script = "nc -w 10 kubernetes.default 443 </dev/null && echo reached";
+            let said = pod.exec(on.cluster, &["sh", "-c", script])?;
+            ensure!(said == "reached", "{} cannot reach the API server: {said}", pod.name);
+            let restarts = on.field(
+                &["pod", &pod.name, "-n", team],
+                "{.status.containerStatuses[0].restartCount}",
+            )?;
+            ensure!(restarts == "0", "{} was restarted {restarts} times", pod.name);
+        }
+    }
+    let answer = on.web(TEAMS[0])?[0].get(on.cluster, "kube-dns.kube-system:53")?;
+    // It is no web server: what counts is that it is not kept from us.
+    ensure!(answer != Answer::Refused, "the resolver is refused");
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! What goes on while our own programs do not.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cluster::install::{Installed, OURS, TEAMS};
+use crate::cluster::pods::Answer;
+
+/// How long something may take to be as it should again.
+pub(super) const WAIT: Duration = Duration::from_mins(3);
+
+/// An agent that is killed takes no verdict with it, and comes back.
+pub(crate) fn agent_death_opens_nothing(on: &Installed<'_>) -> Result<()> {
+    let from = on.web(TEAMS[0])?.remove(0);
+    let to = on.web(TEAMS[1])?;
+    let own = on.web(TEAMS[0])?;
+    let node = on.cluster.node(&from.node)?;
+    let pid = node.run(&["pidof", "bulkhead-agent"])?;
+    node.run(&["kill", "-9", pid.trim()])?;
+    for _ in 0..5 {
+        for pod in &to {
+            from.is_refused(on.cluster, &format!("{}:8080", pod.address))?;
+        }
+        for pod in &own {
+            let answer = from.get(on.cluster, &format!("{}:8080", pod.address))?;
+            ensure!(answer == Answer::Page(pod.name.clone()), "own traffic broke: {answer:?}");
+        }
+    }
+    let nodes = on.cluster.nodes().len();
+    on.cluster.wait_pods_ready(OURS, "app.kubernetes.io/name=bulkhead-agent", nodes)?;
+    let after = node.run(&["pidof", "bulkhead-agent"])?;
+    ensure!(after != pid, "the agent was not killed");
+    Ok(())
+}
+
+/// With no controller, verdicts stand and a new pod becomes a member.
+pub(crate) fn controller_away(on: &Installed<'_>) -> Result<()> {
+    let scale = |replicas: &str| {
+        on.cluster.kubectl(&["scale", "statefulset", "bulkhead-controller", "-n", OURS, replicas])
+    };
+    scale("--replicas=0")?;
+    on.cluster.wait("the controller to be gone", WAIT, || {
+        let label = "app.kubernetes.io/name=bulkhead-controller";
+        Ok(on.cluster.kubectl(&["get", "pods", "-n", OURS, "-l", label, "-o", "name"])?.is_empty())
+    })?;
+    let gone = on.web(TEAMS[0])?.remove(0);
+    on.cluster.kubectl(&["delete", "pod", "-n", TEAMS[0], &gone.name])?;
+    on.cluster.wait("the pod's successor", WAIT, || {
+        let pods = on.web(TEAMS[0])?;
+        Ok(pods.len() == on.cluster.nodes().len()
+            && pods.iter().all(|pod| pod.name != gone.name && !pod.address.is_empty()))
+    })?;
+    on.cluster.wait_pods_ready(TEAMS[0], "app=web", on.cluster.nodes().len())?;
+    let fresh = on.web(TEAMS[0])?;
+    let fresh = fresh.iter().find(|pod| pod.node == gone.node).context("no successor")?;
+    for pod in on.web(TEAMS[1])? {
+        fresh.is_refused(on.cluster, &format!("{}:8080", pod.address))?;
+    }
+    scale("--replicas=1")?;
+    on.cluster.wait_pods_ready(OURS, "app.kubernetes.io/name=bulkhead-controller", 1)?;
+    TEAMS.iter().try_for_each(|team| on.wait_condition(team, "Enforced", "True"))
+}
+
+/// Many pods come and go; nodes know no more members than before.
+pub(crate) fn pods_come_and_go(on: &Installed<'_>) -> Result<()> {
+    let members = || -> Result<Vec<String>> {
+        on.cluster.nodes().iter().map(|node| node.run(&["sh", "-c", COUNT])).collect()
+    };
+    let before = members()?;
+    let create = ["create", "deployment", "churn", "-n", TEAMS[1], "--image=localhost/busybox:1"];
+    on.cluster.kubectl(&create)?;
+    let patch = r#"{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":0,"containers":[{"name":"busybox","imagePullPolicy":"Never"}]}}}}"#;
+    on.cluster.kubectl(&["patch", "deployment", "churn", "-n", TEAMS[1], "-p", patch])?;
+    on.cluster.kubectl(&["scale", "deployment", "churn", "-n", TEAMS[1], "--replicas=20"])?;
+    on.cluster.wait_pods_ready(TEAMS[1], "app=churn", 20)?;
+    on.cluster.wait("new pods to be members", WAIT, || Ok(members()? != before))?;
+    on.cluster.kubectl(&["delete", "deployment", "churn", "-n", TEAMS[1]])?;
+    on.cluster.wait("members to be as before", WAIT, || {
+        let now = members()?;
+        ensure!(now == before, "{now:?} instead of {before:?}");
+        Ok(true)
+    })
+}
+
+/// How many pods the agent of a node has registered, as it says itself.
+const COUNT: &str = "nsenter -t $(pidof bulkhead-agent) -m /usr/bin/bulkhead-agent status --json \
+                     | tr ',' '\\n' | grep -c '\"uid\"' || true";
