@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::mpsc::Sender;
 
+use bulkhead_nri::State;
 use bulkhead_proto::Endpoint;
 use bulkhead_proto::listen::{ListenError, Listener};
 use bulkhead_proto::v1;
@@ -10,6 +11,7 @@ use bulkhead_proto::v1::node_agent_server::{NodeAgent, NodeAgentServer};
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status};
 
+use crate::cycle::PodsReport;
 use crate::owner::Event;
 
 /// Name of the socket in the run directory.
@@ -26,8 +28,19 @@ pub struct Admin {
     pub status: watch::Receiver<v1::NodeStatus>,
     /// Whether the controller is there.
     pub connected: watch::Receiver<bool>,
+    /// How the node does by its pods, in Kubernetes.
+    pub pods: Option<PodsStatus>,
     /// To the thread that owns the kernel.
     pub owner: Sender<Event>,
+}
+
+/// How the node does by its pods.
+#[derive(Debug)]
+pub struct PodsStatus {
+    /// What stands.
+    pub report: watch::Receiver<PodsReport>,
+    /// How it is with the runtime.
+    pub runtime: watch::Receiver<State>,
 }
 
 /// Where the socket of the agent with that run directory is.
@@ -60,6 +73,32 @@ pub enum ServeError {
     Serve(#[from] tonic::transport::Error),
 }
 
+impl PodsStatus {
+    fn message(&self) -> v1::NodePods {
+        let report = self.report.borrow();
+        let (state, runtime) = match &*self.runtime.borrow() {
+            State::Connected { runtime, .. } => {
+                (String::new(), format!("{} {}", runtime.name, runtime.version))
+            }
+            other => (other.to_string(), String::new()),
+        };
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let registered = report.registered.iter().map(|(name, pods)| v1::RegisteredPods {
+            virtual_cluster: name.to_string(),
+            pods: count(*pods),
+            ended_uncounted: report.ended_unseen.get(name).copied().unwrap_or(0),
+        });
+        v1::NodePods {
+            runtime,
+            runtime_away: state,
+            registered: registered.collect(),
+            exempt: count(report.exempt),
+            of_nobody: count(report.of_nobody),
+            unknown: count(report.unknown_count),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl NodeAgent for Admin {
     async fn get_status(
@@ -71,6 +110,7 @@ impl NodeAgent for Admin {
             facts: Some(self.facts.borrow().clone()),
             status: Some(self.status.borrow().clone()),
             controller_connected: *self.connected.borrow(),
+            pods: self.pods.as_ref().map(PodsStatus::message),
         }))
     }
 

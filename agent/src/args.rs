@@ -5,9 +5,9 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bulkhead_core::VirtualClusterName;
+use bulkhead_core::{Placement, VirtualClusterName};
 use bulkhead_proto::Endpoint;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Where an installed object is.
 const OBJECT: &str = "/usr/lib/bulkhead/bulkhead.bpf.o";
@@ -65,7 +65,7 @@ pub enum Command {
     /// Say what the running agent would do now.
     Plan,
     /// Say what the running agent has done.
-    Status(OutputArgs),
+    Status(StatusArgs),
     /// Take every program, table and counter off this node; needs neither an agent nor a
     /// controller. Stop the agent first.
     Detach(DetachArgs),
@@ -77,6 +77,26 @@ pub struct OutputArgs {
     /// As JSON, for programs.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `status` says, and how.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct StatusArgs {
+    /// How to show it.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Say nothing, and end with 1 unless it is so: for probes.
+    #[arg(long, value_enum, value_name = "STATE", conflicts_with = "json")]
+    pub is: Option<Expected>,
+}
+
+/// What a probe asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Expected {
+    /// The agent answers.
+    Running,
+    /// What the controller said stands, as far as this node can, for every virtual cluster.
+    Enforcing,
 }
 
 /// What `probe` says, and how.
@@ -97,6 +117,9 @@ pub struct DetachArgs {
     /// Also remove the cgroups, if no process is left in them.
     #[arg(long)]
     pub cgroups: bool,
+    /// When all is off, stay until told to end: for a DaemonSet, which has no jobs that are done.
+    #[arg(long)]
+    pub hold: bool,
 }
 
 /// How to run.
@@ -105,10 +128,18 @@ pub struct RunArgs {
     /// This node's name. Default: the host name.
     #[arg(long, env = "BULKHEAD_NODE", value_name = "NAME")]
     pub node: Option<String>,
-    /// The controller: `unix:PATH` or `http://127.0.0.1:PORT`.
+    /// The controller: `unix:PATH`, `https://HOST:PORT` or `http://127.0.0.1:PORT`.
     #[arg(long, env = "BULKHEAD_CONTROLLER", value_name = "ADDRESS",
           default_value = "unix:/run/bulkhead-controller/agents.sock", value_parser = Endpoint::parse)]
     pub controller: Endpoint,
+    /// Certificates (PEM) of the CAs that may say who an https controller is. Read for each
+    /// connection.
+    #[arg(long, env = "BULKHEAD_CONTROLLER_CA", value_name = "FILE")]
+    pub controller_ca: Option<PathBuf>,
+    /// The token that tells an https controller who we are: a projected service account token.
+    /// Read for each stream.
+    #[arg(long, env = "BULKHEAD_CONTROLLER_TOKEN", value_name = "FILE")]
+    pub controller_token: Option<PathBuf>,
     /// Directory of the journal and of what the controller said last.
     #[arg(
         long,
@@ -132,9 +163,48 @@ pub struct RunArgs {
     /// windows are merged, which loses resolution and no totals.
     #[arg(long, env = "BULKHEAD_JOURNAL_MIB", value_name = "MIB", default_value = "256")]
     pub journal_mib: NonZeroU64,
+    /// Where the processes of virtual clusters live.
+    #[arg(long, env = "BULKHEAD_PLACEMENT", value_enum, default_value = "directory")]
+    pub placement: PlacementArg,
+    /// On a Kubernetes node: the same as `--placement overlay`.
+    #[arg(long)]
+    pub kubernetes: bool,
+    /// The kubelet's root in the cgroup v2 hierarchy, in overlay. Default: kubepods.slice or
+    /// kubepods below the mount.
+    #[arg(long, env = "BULKHEAD_KUBEPODS_ROOT", value_name = "DIR")]
+    pub kubepods_root: Option<PathBuf>,
+    /// The container runtime's NRI socket, in overlay.
+    #[arg(long, env = "BULKHEAD_NRI_SOCKET", value_name = "PATH",
+          default_value = bulkhead_nri::DEFAULT_SOCKET)]
+    pub nri_socket: PathBuf,
     /// How many addresses the kernel table holds. Fixed once pinned: `detach` to change it.
     #[arg(long, env = "BULKHEAD_MAX_ADDRESSES", value_name = "N", default_value = "131072")]
     pub max_addresses: u32,
+    /// How many virtual clusters' cgroups this node counts at once, those that are gone but still
+    /// run included. The kernel takes 768 bytes for each and each CPU that the machine can have, at
+    /// once. Fixed once pinned: `detach` to change it.
+    #[arg(long, env = "BULKHEAD_MAX_COUNTED_CGROUPS", value_name = "N", default_value = "1024",
+          value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_counted_cgroups: u32,
+}
+
+/// Where the processes of virtual clusters live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum PlacementArg {
+    /// In one cgroup of ours for each virtual cluster, with its limits.
+    Directory,
+    /// In the kubelet's cgroups of pods, which are registered and never written to.
+    Overlay,
+}
+
+impl RunArgs {
+    /// Where the processes of virtual clusters live.
+    pub const fn placement(&self) -> Placement {
+        match self.placement {
+            PlacementArg::Directory if !self.kubernetes => Placement::Directory,
+            PlacementArg::Directory | PlacementArg::Overlay => Placement::Overlay,
+        }
+    }
 }
 
 /// What to start, and where.

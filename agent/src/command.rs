@@ -1,6 +1,7 @@
 //! What each subcommand does: thin shells around the library.
 
 mod ask;
+mod kubernetes;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use bulkhead_abi::programs;
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
 
 pub use ask::{plan, status};
 pub use run::run;
@@ -172,7 +174,21 @@ pub fn detach(places: &Places, args: DetachArgs) -> Result<ExitCode> {
     if args.cgroups {
         print(&remove_cgroups(places)?)?;
     }
-    Ok(if done.leftovers.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if !done.leftovers.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    if args.hold {
+        hold()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for SIGTERM or SIGINT.
+fn hold() -> Result<()> {
+    let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    // Blocked, they wait for us also where we are PID 1, which has no default for them.
+    ends.thread_block().context("block SIGTERM and SIGINT")?;
+    ends.wait().map(drop).context("wait for SIGTERM or SIGINT")
 }
 
 fn remove_cgroups(places: &Places) -> Result<String> {

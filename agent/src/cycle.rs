@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use bulkhead_core::judge::mended;
 use bulkhead_core::{
-    Accounting, Attempt, CgroupId, Degradation, Desired, Fact, Failure, Index, Integrals,
-    NodeFacts, Observed, Plan, Sample, State, Step, VirtualClusterName, VirtualClusterNumber,
+    Accounting, Attempt, Books, CgroupId, Degradation, Desired, Fact, Failure, Index, NodeFacts,
+    Observed, Plan, Sample, State, Step, UsageRecord, VirtualClusterName, VirtualClusterNumber,
     account, compile, judge, plan,
 };
 
@@ -17,6 +17,11 @@ use crate::clock::Now;
 use crate::faults::{self, Point};
 use crate::journal::Journal;
 use crate::kernel::seam::{Kernel, KernelError};
+
+mod pods;
+
+use pods::Registered;
+pub use pods::{Admission, PodsReport};
 
 /// How the cycle counts.
 #[derive(Clone, Debug)]
@@ -40,6 +45,8 @@ pub struct Report {
     pub mended: BTreeMap<Option<VirtualClusterName>, u64>,
     /// What is wrong with the node itself.
     pub reasons: Vec<Degradation>,
+    /// How the node does by its pods; `None`: virtual clusters have cgroups of their own.
+    pub pods: Option<PodsReport>,
 }
 
 /// The loop's state.
@@ -49,7 +56,8 @@ pub struct Cycle<K> {
     journal: Journal,
     settings: Settings,
     index: Index,
-    integrals: Integrals,
+    books: Books,
+    registered: Registered,
     /// What the newest facts ask for, as far as they were not refused.
     desired: Option<Desired>,
     /// The wish that stood, whole, after the last turn that reached it.
@@ -58,7 +66,7 @@ pub struct Cycle<K> {
     mended: BTreeMap<Option<VirtualClusterName>, u64>,
     node: Option<NodeFacts>,
     /// Whose connections are to be ended in the next turn, too.
-    again: BTreeSet<VirtualClusterName>,
+    again: Vec<Step>,
     needs_restart: bool,
     /// What was found at the start and stays so until the next.
     noted: Vec<Degradation>,
@@ -68,19 +76,20 @@ pub struct Cycle<K> {
 
 impl<K: Kernel> Cycle<K> {
     /// A cycle that knows nothing yet and changes nothing until it is told something.
-    pub fn new(kernel: K, journal: Journal, settings: Settings, integrals: Integrals) -> Self {
+    pub fn new(kernel: K, journal: Journal, settings: Settings, books: Books) -> Self {
         Self {
             kernel,
             journal,
             settings,
             index: Index::default(),
-            integrals,
+            books,
+            registered: Registered::default(),
             desired: None,
             reached: None,
             attempt: None,
             mended: BTreeMap::new(),
             node: None,
-            again: BTreeSet::new(),
+            again: Vec::new(),
             needs_restart: false,
             noted: Vec::new(),
             troubles: BTreeMap::new(),
@@ -95,6 +104,7 @@ impl<K: Kernel> Cycle<K> {
     /// Takes in what the node was told. A fact that makes no sense changes nothing.
     pub fn learn(&mut self, fact: Fact) {
         let refused = self.index.apply(fact).err();
+        self.registered.name(self.index.snapshot());
         self.trouble("facts", refused.map(|error| KernelError::new("snapshot", &error)));
     }
 
@@ -120,6 +130,7 @@ impl<K: Kernel> Cycle<K> {
             }
         };
         self.trouble("observe", None);
+        self.registered.see(&observed);
         let (plan, refused) = self.decide(&observed);
         let plan = self.repeating(plan);
         // Nothing else is kept waiting for the disk.
@@ -199,6 +210,7 @@ impl<K: Kernel> Cycle<K> {
             states: self.with_pending(states),
             mended: self.mended.clone(),
             reasons,
+            pods: self.pods_report(),
         }
     }
 
@@ -234,16 +246,20 @@ impl<K: Kernel> Cycle<K> {
             longest_gap_nanoseconds: self.settings.longest_gap_nanoseconds,
             numbers: &numbers,
         };
-        let records = account(&sample, accounting, &mut self.integrals);
+        let mut records = account(&sample, accounting, &mut self.books.integrals);
+        records.extend(self.count_pods(&sample));
         if records.is_empty() {
             return unread(&sample);
         }
-        let checkpoint = checkpoint::encode(&self.settings.boot_id, &self.integrals)
-            .map_err(|error| KernelError::new("journal", &error))?;
-        self.journal
-            .append_with(&records, Some(&checkpoint))
-            .map_err(|error| KernelError::new("journal", &error))?;
+        self.append(&records)?;
         unread(&sample)
+    }
+
+    fn append(&mut self, records: &[UsageRecord]) -> Result<(), KernelError> {
+        let checkpoint = checkpoint::encode(&self.settings.boot_id, &self.books)
+            .map_err(|error| KernelError::new("journal", &error))?;
+        let appended = self.journal.append_with(records, Some(&checkpoint));
+        appended.map(drop).map_err(|error| KernelError::new("journal", &error))
     }
 
     /// What the newest facts ask for on this node as it is now.
@@ -302,16 +318,18 @@ impl<K: Kernel> Cycle<K> {
     /// belonged to no process yet.
     fn repeating(&mut self, mut plan: Plan) -> Plan {
         let due = std::mem::take(&mut self.again);
-        let planned = plan.steps.iter().filter_map(|step| match step {
-            Step::EndConnections { name } => Some(name.clone()),
-            _ => None,
-        });
-        self.again = planned.collect();
-        let stands = |name: &VirtualClusterName| {
-            self.desired.as_ref().is_some_and(|desired| desired.cgroups.contains_key(name))
+        let ends = |step: &&Step| {
+            matches!(step, Step::EndConnections { .. } | Step::EndPodConnections { .. })
         };
-        let due = due.into_iter().filter(|name| stands(name) && !self.again.contains(name));
-        plan.steps.extend(due.map(|name| Step::EndConnections { name }));
+        self.again = plan.steps.iter().filter(ends).cloned().collect();
+        let stands = |step: &Step| match step {
+            Step::EndPodConnections { pod, .. } => self.registered.has(pod.id),
+            step => step.subject().is_some_and(|name| {
+                self.desired.as_ref().is_some_and(|desired| desired.cgroups.contains_key(name))
+            }),
+        };
+        let due = due.into_iter().filter(|step| stands(step) && !self.again.contains(step));
+        plan.steps.extend(due.collect::<Vec<_>>());
         plan
     }
 
@@ -329,8 +347,10 @@ impl<K: Kernel> Cycle<K> {
             let Err(error) = applied else {
                 continue;
             };
-            if let Step::EndConnections { name } = step {
-                self.again.insert(name.clone());
+            if matches!(step, Step::EndConnections { .. } | Step::EndPodConnections { .. })
+                && !self.again.contains(step)
+            {
+                self.again.push(step.clone());
             }
             tracing::error!(%error, %step, "a step failed");
             // It lives on, so it goes on being a member and being counted.
@@ -357,10 +377,14 @@ impl<K: Kernel> Cycle<K> {
 
 /// An error where something could not be read: its counters must not end uncounted.
 fn unread(sample: &Sample) -> Result<(), KernelError> {
-    match sample.failed.iter().next() {
-        Some((name, why)) => Err(KernelError {
+    let failed = sample.failed.iter().next();
+    let failed = failed.map(|(name, why)| (format!("virtual cluster \"{name}\""), why));
+    let failed_pod = sample.failed_pods.iter().next();
+    let failed_pod = failed_pod.map(|(id, why)| (format!("the pod with cgroup {id}"), why));
+    match failed.or(failed_pod) {
+        Some((what, why)) => Err(KernelError {
             subject: "sample".to_owned(),
-            message: format!("virtual cluster \"{name}\" is not counted in this turn: {why}"),
+            message: format!("{what} is not counted in this turn: {why}"),
             needs_restart: false,
         }),
         None => Ok(()),

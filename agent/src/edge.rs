@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
-use bulkhead_core::Fact;
+use bulkhead_core::{Fact, LocalPods};
 use bulkhead_proto::v1;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, PodsStatus};
 use crate::args::{Places, RunArgs};
 use crate::journal::Reader;
 use crate::owner::Event;
@@ -28,6 +28,10 @@ pub struct Edge {
     pub facts: watch::Receiver<v1::NodeFacts>,
     /// What the node stands at.
     pub status: watch::Receiver<v1::NodeStatus>,
+    /// The pods that run on the node.
+    pub pods: watch::Receiver<Arc<LocalPods>>,
+    /// How the node does by them, in Kubernetes.
+    pub pods_status: Option<PodsStatus>,
     /// What was measured.
     pub journal: Reader,
     /// To the thread that owns the kernel.
@@ -58,6 +62,7 @@ async fn serve(edge: Edge, places: &Places, args: &RunArgs) -> Result<()> {
         facts: edge.facts.clone(),
         status: edge.status.clone(),
         connected,
+        pods: edge.pods_status,
         owner: edge.owner.clone(),
     };
     let stopped = || {
@@ -73,10 +78,14 @@ async fn serve(edge: Edge, places: &Places, args: &RunArgs) -> Result<()> {
         started_unix_nanoseconds: edge.started_unix_nanoseconds,
         facts: edge.facts,
         status: edge.status,
+        pods: edge.pods,
         journal: edge.journal,
         stop: stop.clone(),
         pace: report::Pace::default(),
-        outside: Arc::new(report::World),
+        outside: Arc::new(report::Remote {
+            authorities: args.controller_ca.clone(),
+            token: args.controller_token.clone(),
+        }),
     };
     let signalled = async {
         tokio::select! {
@@ -138,9 +147,9 @@ pub fn for_the_owner(event: ReportEvent, connect: &watch::Sender<bool>) -> Optio
             connect.send_replace(false);
             None
         }
-        ReportEvent::Snapshot { snapshot, chunks } => {
+        ReportEvent::Snapshot(snapshot) => {
             tracing::info!(generation = snapshot.generation, "the controller says");
-            Some(Event::Learn { fact: Fact::Snapshot(snapshot), chunks })
+            Some(Event::Learn(Fact::Snapshot(snapshot)))
         }
         ReportEvent::SnapshotRefused { generation, reason } => {
             tracing::error!(generation, reason, "a snapshot is refused");

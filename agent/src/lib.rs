@@ -8,6 +8,7 @@ pub mod command;
 pub mod cycle;
 pub mod edge;
 pub mod faults;
+pub mod inventory;
 pub mod journal;
 pub mod kernel;
 pub mod owner;

@@ -1,32 +1,35 @@
 //! The thread that owns the kernel: events in, reports out.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use bulkhead_core::{Degradation, Fact, Integrals};
+use bulkhead_core::{Books, Degradation, Fact, LocalPods, Pod, PodUid, Snapshot};
 use bulkhead_proto::v1;
 use tokio::sync::{oneshot, watch};
 
 use crate::checkpoint;
 use crate::clock::Now;
-use crate::cycle::{Cycle, Report, Settings};
+use crate::cycle::{Admission, Cycle, PodsReport, Report, Settings};
 use crate::faults::{self, Point};
+use crate::inventory;
 use crate::journal::{Journal, Recovered, Sequence};
 use crate::kernel::seam::Kernel;
-use crate::snapshot_cache::{self, SnapshotCacheError};
+use crate::snapshot_cache::{self, Keeper};
 use crate::status;
 
 /// What the owner is told or asked.
 #[derive(Debug)]
 pub enum Event {
     /// The node was told something.
-    Learn {
-        /// What.
-        fact: Fact,
-        /// The same as it came, to be kept for the next start.
-        chunks: Vec<v1::SnapshotChunk>,
-    },
+    Learn(Fact),
+    /// A pod begins to run, and waits for the answer.
+    PodStarts(Box<Pod>, oneshot::Sender<Admission>),
+    /// A pod was stopped, and waits for its last count.
+    PodStopped(PodUid, oneshot::Sender<()>),
+    /// The kubelet made or removed a cgroup.
+    Look,
     /// The controller has every batch up to here.
     Acknowledged(Sequence),
     /// The controller knows the journal up to here, further than it goes.
@@ -52,6 +55,21 @@ pub struct Reports {
     pub status: watch::Sender<v1::NodeStatus>,
     /// What the node is.
     pub facts: watch::Sender<v1::NodeFacts>,
+    /// What belongs to Kubernetes; `None`: virtual clusters have cgroups of their own.
+    pub kubernetes: Option<Kubernetes>,
+}
+
+/// What the owner says of pods, and what it is told of their source.
+#[derive(Debug)]
+pub struct Kubernetes {
+    /// The pods of the node, for the controller.
+    pub pods: watch::Sender<Arc<LocalPods>>,
+    /// How the node does by them.
+    pub report: watch::Sender<PodsReport>,
+    /// What the controller said, for whoever must answer at once.
+    pub told: watch::Sender<Option<Arc<Snapshot>>>,
+    /// How it is with the runtime.
+    pub runtime: watch::Receiver<bulkhead_nri::State>,
 }
 
 /// The cycle, with what it is told and where it says what it found.
@@ -59,8 +77,9 @@ pub struct Reports {
 pub struct Owner<K> {
     cycle: Cycle<K>,
     reports: Reports,
-    /// The newest snapshot as it came, until it is known whether it is worth keeping.
-    said: Vec<v1::SnapshotChunk>,
+    /// The newest snapshot, until it is known whether it is worth keeping.
+    said: Option<Arc<Snapshot>>,
+    keeper: Keeper,
 }
 
 /// What follows an event.
@@ -76,8 +95,9 @@ pub enum After {
 
 impl<K: Kernel> Owner<K> {
     /// An owner that knows nothing but what `cycle` knows.
-    pub const fn new(cycle: Cycle<K>, reports: Reports) -> Self {
-        Self { cycle, reports, said: Vec::new() }
+    pub fn new(cycle: Cycle<K>, reports: Reports) -> Self {
+        let keeper = Keeper::new(reports.snapshot_file.clone());
+        Self { cycle, reports, said: None, keeper }
     }
 
     /// An owner that goes on where the one before it ended: from what the journal and the kept
@@ -88,30 +108,38 @@ impl<K: Kernel> Owner<K> {
         settings: Settings,
         reports: Reports,
     ) -> Self {
-        let integrals = integrals(&settings.boot_id, recovered);
-        let mut cycle = Cycle::new(kernel, journal, settings, integrals);
+        let books = books(&settings.boot_id, recovered);
+        let mut cycle = Cycle::new(kernel, journal, settings, books);
         cycle.note(conditions(recovered));
         match snapshot_cache::load(&reports.snapshot_file) {
-            Ok(Some(snapshot)) => cycle.learn(Fact::Snapshot(snapshot)),
+            Ok(Some(snapshot)) => cycle.learn(Fact::from(snapshot)),
             Ok(None) => {
                 tracing::info!("nothing is known of virtual clusters until the controller says");
             }
             Err(error) => tracing::error!(%error, "what the controller said last cannot be read"),
         }
+        reports.say_what_was_told(&cycle);
         Self::new(cycle, reports)
     }
 
     /// Takes in what it is told.
     pub fn take(&mut self, event: Event) -> After {
-        take(&mut self.cycle, event, &mut self.said)
+        let is_of_pods = matches!(event, Event::Learn(_) | Event::PodStarts(..));
+        let after = take(&mut self.cycle, event, &mut self.said);
+        if is_of_pods {
+            self.reports.say_what_was_told(&self.cycle);
+        }
+        after
     }
 
     /// One turn, and what it found is said. Gives whether there can be another.
     pub fn turn(&mut self, now: Now) -> bool {
         let report = self.cycle.turn(now);
         self.reports.say(&mut self.cycle, &report, now);
-        if self.cycle.accepts() && !self.said.is_empty() {
-            keep(&self.reports.snapshot_file, &std::mem::take(&mut self.said));
+        if self.cycle.accepts()
+            && let Some(said) = self.said.take()
+        {
+            self.keeper.keep(said);
         }
         !self.cycle.needs_restart()
     }
@@ -123,9 +151,37 @@ impl<K: Kernel> Owner<K> {
 }
 
 impl Reports {
+    /// The controller and the runtime hear of it before the next turn.
+    fn say_what_was_told<K: Kernel>(&self, cycle: &Cycle<K>) {
+        let Some(kubernetes) = &self.kubernetes else { return };
+        let told = cycle.told();
+        kubernetes.told.send_if_modified(|known| {
+            let is_same = match (&*known, &told) {
+                (Some(known), Some(told)) => Arc::ptr_eq(known, told),
+                (known, told) => known.is_none() && told.is_none(),
+            };
+            known.clone_from(&told);
+            !is_same
+        });
+        let pods = cycle.local_pods();
+        kubernetes.pods.send_if_modified(|known| {
+            let changed = **known != pods;
+            if changed {
+                *known = Arc::new(pods);
+            }
+            changed
+        });
+    }
+
     fn say<K: Kernel>(&self, cycle: &mut Cycle<K>, report: &Report, now: Now) {
         let backlog = cycle.journal().reader().backlog_records();
-        self.status.send_replace(status::node_status(report, &self.node, now.at, backlog));
+        let mut status = status::node_status(report, &self.node, now.at, backlog);
+        if let (Some(kubernetes), Some(pods)) = (&self.kubernetes, &report.pods) {
+            let conditions = inventory::conditions(&kubernetes.runtime.borrow(), pods);
+            status.reasons.extend(conditions.iter().map(status::reason));
+            kubernetes.report.send_replace(pods.clone());
+        }
+        self.status.send_replace(status);
         if let Some(node) = cycle.node() {
             let facts = status::node_facts(node, &self.boot_id, &self.kernel_release);
             self.facts.send_if_modified(|known| {
@@ -139,6 +195,7 @@ impl Reports {
 
 /// Runs until [`Event::Shutdown`] or until nobody can send events any more.
 pub fn run<K: Kernel>(mut owner: Owner<K>, events: &Receiver<Event>, interval: Duration) {
+    owner.keeper.begin();
     let mut next = Instant::now();
     loop {
         let wait = next.saturating_duration_since(Instant::now());
@@ -163,13 +220,13 @@ pub fn run<K: Kernel>(mut owner: Owner<K>, events: &Receiver<Event>, interval: D
 }
 
 /// What accounting carries over, where there is something to carry.
-fn integrals(boot_id: &str, recovered: &Recovered) -> Integrals {
+fn books(boot_id: &str, recovered: &Recovered) -> Books {
     let Some(bytes) = &recovered.checkpoint else {
-        return Integrals::default();
+        return Books::default();
     };
     checkpoint::decode(boot_id, bytes).unwrap_or_else(|error| {
         tracing::error!(%error, "time integrals begin again");
-        Integrals::default()
+        Books::default()
     })
 }
 
@@ -182,29 +239,27 @@ fn conditions(recovered: &Recovered) -> Vec<Degradation> {
     recovered.conditions().into_iter().map(degradation).collect()
 }
 
-/// Keeps what the controller said for the next start. Where it cannot be kept, nothing is: an
-/// older one would take back what stands, and with none everything stays.
-fn keep(file: &Path, chunks: &[v1::SnapshotChunk]) {
-    let Err(error) = snapshot_cache::store(file, chunks) else { return };
-    tracing::error!(%error, "after a restart with the controller away, nothing is known");
-    if matches!(error, SnapshotCacheError::Foreign { .. }) {
-        return;
-    }
-    match std::fs::remove_file(file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::error!(%error, file = %file.display(), "an outdated snapshot stays");
-        }
-        _ => {}
-    }
-}
-
-fn take<K: Kernel>(cycle: &mut Cycle<K>, event: Event, said: &mut Vec<v1::SnapshotChunk>) -> After {
+fn take<K: Kernel>(cycle: &mut Cycle<K>, event: Event, said: &mut Option<Arc<Snapshot>>) -> After {
     match event {
-        Event::Learn { fact, chunks } => {
+        Event::Learn(fact) => {
+            if let Fact::Snapshot(snapshot) = &fact {
+                *said = Some(Arc::clone(snapshot));
+            }
             cycle.learn(fact);
-            *said = chunks;
             After::Turn
         }
+        Event::PodStarts(pod, reply) => {
+            let (admission, turn) = cycle.admit(*pod, Now::read());
+            // Whoever asked may have given up.
+            drop(reply.send(admission));
+            if turn { After::Turn } else { After::Wait }
+        }
+        Event::PodStopped(uid, reply) => {
+            cycle.count_last(&uid, Now::read());
+            let _ = reply.send(());
+            After::Wait
+        }
+        Event::Look => After::Turn,
         Event::Acknowledged(sequence) => {
             faults::pass(Point::JournalAcknowledge);
             if let Err(error) = cycle.journal().acknowledge(sequence) {

@@ -1,20 +1,25 @@
-//! The controller's last snapshot, on disk: an agent that starts while the controller is away
-//! applies what it knew last.
+//! The controller's last snapshot, on disk, whole: an agent that starts while the controller is
+//! away applies what it knew last.
+
+mod keeper;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bulkhead_core::Snapshot;
+use bulkhead_proto::snapshots::{Refusal, snapshot, whole};
 use bulkhead_proto::v1;
 use prost::Message;
 
+pub use keeper::Keeper;
+
 use crate::faults::{Point, reach};
 use crate::journal::storage::{Disk, Replacement};
-use crate::report::{Refusal, snapshot};
 
 /// First bytes of the file. Then: version u32, CRC-32C of the version and the chunks u32, both
-/// little endian, and the chunks as they came, each with its length before it.
+/// little endian, and the chunks, each with its length before it: as they came from the
+/// controller, or all as one.
 const MAGIC: [u8; 8] = *b"\x8bBHSNAP\n";
 /// The version that is written, and the newest that can be read.
 const VERSION: u32 = 1;
@@ -66,15 +71,13 @@ pub enum SnapshotCacheError {
     },
 }
 
-/// Keeps a snapshot, as it came, in place of the last one. Cut at any moment, the one or the
-/// other is there, whole. The file's directory must be there.
-pub fn store(path: &Path, chunks: &[v1::SnapshotChunk]) -> Result<(), SnapshotCacheError> {
-    if let Some(bytes) = read(path)?
-        && !begins_as_ours(&bytes)
-    {
+/// Keeps a snapshot in place of the last one. Cut at any moment, the one or the other is there,
+/// whole. The file's directory must be there.
+pub fn store(path: &Path, snapshot: &Snapshot) -> Result<(), SnapshotCacheError> {
+    if !is_ours(path)? {
         return Err(SnapshotCacheError::Foreign { path: path.to_owned() });
     }
-    let body: Vec<u8> = chunks.iter().flat_map(Message::encode_length_delimited_to_vec).collect();
+    let body = whole(snapshot).encode_length_delimited_to_vec();
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&checksum(VERSION, &body).to_le_bytes());
@@ -96,6 +99,20 @@ pub fn load(path: &Path) -> Result<Option<Snapshot>, SnapshotCacheError> {
     let chunks = decode(path, &bytes)?;
     let refused = |source| SnapshotCacheError::Refused { path: path.to_owned(), source };
     snapshot(&chunks).map(Some).map_err(refused)
+}
+
+/// Also where there is nothing. Only its first bytes are read.
+fn is_ours(path: &Path) -> Result<bool, SnapshotCacheError> {
+    let mut first = Vec::new();
+    let read = fs::File::open(path).and_then(|file| {
+        let most = MAGIC.len().try_into().unwrap_or(u64::MAX);
+        file.take(most).read_to_end(&mut first)
+    });
+    match read {
+        Ok(_) => Ok(begins_as_ours(&first)),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(source) => Err(system("read", path, source)),
+    }
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, SnapshotCacheError> {
@@ -150,6 +167,7 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
+    /// As a controller cuts them.
     fn chunks() -> Vec<v1::SnapshotChunk> {
         let cluster = |name: &str, number| v1::AgentVirtualCluster {
             name: name.to_owned(),
@@ -176,6 +194,18 @@ mod tests {
         ]
     }
 
+    fn told() -> Snapshot {
+        snapshot(&chunks()).unwrap()
+    }
+
+    /// What another program wrote, with its checksum.
+    fn write(cache: &Path, chunks: &[v1::SnapshotChunk]) {
+        let body: Vec<u8> =
+            chunks.iter().flat_map(Message::encode_length_delimited_to_vec).collect();
+        let checksum = checksum(VERSION, &body).to_le_bytes();
+        fs::write(cache, [&MAGIC[..], &VERSION.to_le_bytes(), &checksum, &body].concat()).unwrap();
+    }
+
     fn cache() -> (TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("snapshot");
@@ -186,15 +216,13 @@ mod tests {
     fn what_was_kept_is_there_again() {
         let (directory, cache) = cache();
         assert_eq!(load(&cache).unwrap(), None);
-        store(&cache, &chunks()).unwrap();
-        let expected = snapshot(&chunks()).unwrap();
-        assert_eq!(expected.virtual_clusters.len(), 2);
-        assert_eq!(load(&cache).unwrap(), Some(expected));
-        let mut newer = chunks();
-        for chunk in &mut newer {
-            chunk.generation = 8;
-        }
-        store(&cache, &newer).unwrap();
+        store(&cache, &told()).unwrap();
+        assert_eq!(told().virtual_clusters.len(), 2);
+        assert_eq!(load(&cache).unwrap(), Some(told()));
+        // As versions before this one kept it.
+        write(&cache, &chunks());
+        assert_eq!(load(&cache).unwrap(), Some(told()));
+        store(&cache, &Snapshot { generation: 8, ..told() }).unwrap();
         assert_eq!(load(&cache).unwrap().unwrap().generation, 8);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -202,7 +230,7 @@ mod tests {
     #[test]
     fn damage_anywhere_is_found_and_mended_by_the_next() {
         let (_directory, cache) = cache();
-        store(&cache, &chunks()).unwrap();
+        store(&cache, &told()).unwrap();
         let good = fs::read(&cache).unwrap();
         for at in 0..good.len() {
             let mut bytes = good.clone();
@@ -212,7 +240,7 @@ mod tests {
             fs::write(&cache, &good[..at]).unwrap();
             let error = load(&cache).unwrap_err();
             assert!(matches!(error, SnapshotCacheError::Damaged { .. }), "{error}");
-            store(&cache, &chunks()).unwrap();
+            store(&cache, &told()).unwrap();
             load(&cache).unwrap().unwrap();
         }
     }
@@ -223,18 +251,18 @@ mod tests {
         fs::write(&cache, "hello").unwrap();
         let error = load(&cache).unwrap_err();
         assert!(matches!(error, SnapshotCacheError::Foreign { .. }), "{error}");
-        let error = store(&cache, &chunks()).unwrap_err();
+        let error = store(&cache, &told()).unwrap_err();
         assert!(matches!(error, SnapshotCacheError::Foreign { .. }), "{error}");
         assert_eq!(fs::read(&cache).unwrap(), b"hello");
 
         fs::remove_file(&cache).unwrap();
-        store(&cache, &chunks()).unwrap();
+        store(&cache, &told()).unwrap();
         let mut bytes = fs::read(&cache).unwrap();
         bytes[8] = 2;
         fs::write(&cache, &bytes).unwrap();
         let error = load(&cache).unwrap_err();
         assert!(matches!(error, SnapshotCacheError::NewerVersion { version: 2, .. }), "{error}");
-        store(&cache, &chunks()).unwrap();
+        store(&cache, &told()).unwrap();
     }
 
     #[test]
@@ -242,10 +270,10 @@ mod tests {
         let (_directory, cache) = cache();
         let mut wrong = chunks();
         wrong[1].virtual_clusters[0].number = 1;
-        store(&cache, &wrong).unwrap();
+        write(&cache, &wrong);
         let error = load(&cache).unwrap_err();
         assert!(matches!(error, SnapshotCacheError::Refused { .. }), "{error}");
-        store(&cache, &wrong[..1]).unwrap();
+        write(&cache, &wrong[..1]);
         let error = load(&cache).unwrap_err();
         assert!(matches!(error, SnapshotCacheError::Damaged { .. }), "{error}");
     }

@@ -1,11 +1,16 @@
 //! The command line.
 
+#[cfg(feature = "kubernetes")]
+mod cluster;
+
 use std::time::Duration;
 
-use bulkhead_proto::Endpoint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+#[cfg(feature = "kubernetes")]
+pub(crate) use self::cluster::{ClusterCommand, ModeArgs, OffArgs};
+use crate::connection::ServerArgs;
 use crate::when;
 
 /// Ask a Bulkhead controller about virtual clusters, nodes and what they used.
@@ -24,15 +29,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// The controller's port for operators: a unix socket or a loopback address
-    #[arg(
-        long,
-        global = true,
-        env = "BULKHEAD_SERVER",
-        default_value = "unix:/run/bulkhead-controller/operators.sock",
-        value_name = "unix:PATH|http://127.0.0.1:PORT"
-    )]
-    pub(crate) server: Endpoint,
+    /// How the controller is reached.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
     /// How to write the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
@@ -69,6 +68,10 @@ pub(crate) enum Command {
     Usage(UsageArgs),
     /// Show what virtual clusters use now, again and again
     Top(TopArgs),
+    /// What asks the API server itself.
+    #[cfg(feature = "kubernetes")]
+    #[command(flatten)]
+    Cluster(ClusterCommand),
     /// Write a completion script for a shell
     Completion {
         /// The shell

@@ -6,29 +6,34 @@ use std::time::Duration;
 use bulkhead_proto::v1::nodes_client::NodesClient;
 use bulkhead_proto::v1::usage_client::UsageClient;
 use bulkhead_proto::v1::virtual_clusters_client::VirtualClustersClient;
-use bulkhead_proto::{Endpoint, connect, v1};
-use tonic::transport::Channel;
+use bulkhead_proto::{Endpoint, v1};
 use tonic::{Response, Status, Streaming};
 
+use crate::connection::{Asking, Reached, ServerArgs};
 use crate::error::{CliError, Kind};
+use crate::help::CalledAs;
 
 /// A controller that answered.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    channel: Channel,
+    channel: Asking,
     server: Endpoint,
     timeout: Duration,
 }
 
 impl Client {
     /// Connects.
-    pub(crate) async fn connect(server: &Endpoint, timeout: Duration) -> Result<Self, CliError> {
-        let connecting = connect::connect(server);
-        let channel = match tokio::time::timeout(timeout, connecting).await {
-            Ok(connected) => connected.map_err(|error| CliError::connect(server, &error))?,
-            Err(_) => return Err(CliError::timeout(format!("connect to {server}"), server)),
-        };
-        Ok(Self { channel, server: server.clone(), timeout })
+    pub(crate) async fn connect(
+        server: &ServerArgs,
+        called_as: CalledAs,
+        timeout: Duration,
+    ) -> Result<Self, CliError> {
+        let reached = tokio::time::timeout(timeout, server.reach(called_as)).await;
+        let Reached { channel, bearing, server } = reached.map_err(|_| {
+            CliError::new(Kind::Away, "connect to the controller", "nobody answered in time")
+                .mended_by("give it longer with --timeout")
+        })??;
+        Ok(Self { channel: Asking::new(channel, bearing), server, timeout })
     }
 
     /// One virtual cluster.

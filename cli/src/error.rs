@@ -98,6 +98,7 @@ impl CliError {
             Endpoint::Loopback(_) => {
                 "is the controller running? (--server or BULKHEAD_SERVER names another)"
             }
+            Endpoint::Tls(_) => error.mend(),
         };
         Self::new(Kind::Away, format!("connect to {server}"), root_cause(error)).mended_by(mend)
     }
@@ -163,6 +164,9 @@ fn mend(status: &Status, details: &ErrorDetails) -> Option<String> {
     match status.code() {
         Code::Unimplemented => {
             Some("this controller is older than this command; use one of its version".to_owned())
+        }
+        Code::Unauthenticated => {
+            Some("name a token for this server with --token-file, or use --kubernetes".to_owned())
         }
         Code::Unavailable => Some("run the same command again in a moment".to_owned()),
         _ => None,

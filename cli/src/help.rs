@@ -50,13 +50,19 @@ Examples:
   {bin} usage --since 24h --step 1h team-a       what team-a used, hour by hour
   {bin} usage --start 2025-03-01 --end 2025-04-01 -o csv > march.csv
   {bin} top                                      what everyone uses now
+  {bin} preflight                                what a cluster's nodes will and will not enforce
+  {bin} discover > found.yaml                    virtual clusters that run, as objects to apply
+  {bin} enforce team-a                           what that would refuse; asks; does it
+  {bin} off --all                                refuse nothing any more
 
 Exit codes:
   0  done
   1  the server answered with an error, or the answer could not be written
   2  the command line makes no sense
   3  a named object does not exist
-  4  nobody answers at --server, or no longer";
+  4  nobody answers at --server, or no longer
+preflight: 1 something will not be enforced, 2 it cannot be installed; enforce, observe, off: 1 it
+is not known to stand on every node";
 
 const GET: &str = "\
 Examples:

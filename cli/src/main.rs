@@ -1,12 +1,23 @@
 //! The operators' hand: asks a Bulkhead controller about virtual clusters, nodes and usage.
 
 mod args;
+#[cfg(feature = "kubernetes")]
+mod break_glass;
+#[cfg(feature = "kubernetes")]
+mod breakage;
 mod client;
+#[cfg(feature = "kubernetes")]
+mod cluster;
 mod command;
+mod connection;
 mod error;
 mod help;
 mod interrupt;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod out;
+#[cfg(feature = "kubernetes")]
+mod preflight;
 mod render;
 mod screen;
 mod units;
@@ -31,7 +42,7 @@ async fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match run(&cli, called_as).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(ended) => ended,
         Err(error) if error.kind == Kind::ReaderGone => ExitCode::SUCCESS,
         Err(error) => {
             out::report(&error);
@@ -40,14 +51,18 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: &Cli, called_as: CalledAs) -> Result<(), CliError> {
+async fn run(cli: &Cli, called_as: CalledAs) -> Result<ExitCode, CliError> {
     if let Command::Completion { shell } = cli.command {
         let mut script = Vec::new();
         let mut command = help::command(called_as);
         clap_complete::generate(shell, &mut command, called_as.file(), &mut script);
-        return out::write(&String::from_utf8_lossy(&script));
+        return out::write(&String::from_utf8_lossy(&script)).map(|()| ExitCode::SUCCESS);
     }
-    let session = Session::open(&cli.global).await?;
+    #[cfg(feature = "kubernetes")]
+    if let Command::Cluster(command) = &cli.command {
+        return command::in_cluster(&cli.global, command).await;
+    }
+    let session = Session::open(&cli.global, called_as).await?;
     match &cli.command {
         Command::Get { object: Object::VirtualClusters { names, watch: true } } => {
             watch::virtual_clusters(&session, names).await
@@ -58,6 +73,9 @@ async fn run(cli: &Cli, called_as: CalledAs) -> Result<(), CliError> {
         Command::Get { object: Object::Nodes { names } } => get::nodes(&session, names).await,
         Command::Usage(args) => usage::run(&session, args).await,
         Command::Top(args) => top::run(&session, args).await,
+        #[cfg(feature = "kubernetes")]
+        Command::Cluster(_) => Ok(()),
         Command::Completion { .. } => Ok(()),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

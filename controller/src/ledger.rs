@@ -36,7 +36,7 @@ pub use error::LedgerError;
 pub(crate) use memory::GoodFile;
 pub use merge::{Batch, Merged, StreamKey};
 pub(crate) use nodes::KnownNode;
-pub(crate) use read::{Selection, Unknown};
+pub(crate) use read::{Names, Selection, Unknown};
 
 /// Name of the file below the data directory.
 pub(crate) const FILE: &str = "ledger.db";

@@ -2,6 +2,7 @@
 //! so that a simulation of the whole protocol can be replayed.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,12 @@ pub trait Outside: fmt::Debug + Send + Sync {
     /// Does the work where it holds nothing else up; or drops it, and the request that it was
     /// for ends with an error.
     fn block(&self, work: Blocking);
+
+    /// Any number, another each time.
+    fn random(&self) -> u64 {
+        // The hasher's keys are random; more is not needed to tell one process from another.
+        RandomState::new().build_hasher().finish()
+    }
 
     /// Largest chunk of a snapshot in bytes, but one virtual cluster always.
     fn chunk_bytes(&self) -> usize {

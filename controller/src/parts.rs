@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkhead_core::Snapshot;
 use bulkhead_proto::v1;
 use tokio::sync::watch;
+use tonic::service::LayerExt as _;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::server::HealthReporter;
 
-use crate::controller::{Config, ServeError};
-use crate::ledger::Ledger;
+use crate::controller::{Config, ServeError, Source};
+use crate::ledger::{Ledger, LedgerError};
 use crate::outside::Outside;
 use crate::services::nodes::NodesService;
 use crate::services::usage::UsageService;
@@ -18,11 +20,25 @@ use crate::services::virtual_clusters::VirtualClustersService;
 use crate::sources::files::Directory;
 use crate::sources::{LoadError, Loader};
 use crate::state::State;
+use crate::state::cluster::ClusterChange;
+use crate::state::view::View;
 use crate::status::Nodes;
 use crate::sync::Sync;
+use crate::trust::{Guard, Judge, Whom};
 
 /// How often a peer that says nothing is asked whether it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Longest message of an agent, bytes.
+const AGENTS_MESSAGE: usize = 4 << 20;
+/// Longest question of an operator, bytes.
+const QUESTION: usize = 256 << 10;
+/// Longest headers of a request, bytes; a token has 16 KiB at most.
+const HEADERS: u32 = 24 << 10;
+/// Requests of one connection at one time.
+const STREAMS: u32 = 64;
+/// How long a request may take to be asked, and answered or begun to be answered.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// The service name by which health tells whether the objects are valid as they are written.
 const OBJECTS: &str = "bulkhead.v1.Objects";
@@ -34,8 +50,18 @@ pub struct Parts {
     ledger: Arc<Ledger>,
     state: Arc<State>,
     nodes: Arc<Nodes>,
-    loader: Arc<Loader>,
+    /// Where the objects are files.
+    loader: Option<Arc<Loader>>,
     end: watch::Sender<bool>,
+    /// Who must say who they are.
+    judges: Judges,
+}
+
+/// Who decides whose a token is, on each port; `None`: everybody is trusted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Judges {
+    pub(crate) agents: Option<Arc<Judge>>,
+    pub(crate) operators: Option<Arc<Judge>>,
 }
 
 impl Parts {
@@ -43,18 +69,30 @@ impl Parts {
     pub fn open(config: &Config, outside: Arc<dyn Outside>) -> Result<Self, ServeError> {
         let ledger = Arc::new(Ledger::open(&config.data, config.ledger_page_limit)?);
         let nodes = Arc::new(Nodes::new(ledger.nodes()?));
-        let state = Arc::new(State::new(Arc::clone(&ledger), nodes.addresses()));
-        let directory = Directory::new(config.objects.clone());
-        let loader = Loader::new(directory, Arc::clone(&ledger), Arc::clone(&state));
-        loader.start().map_err(|error| objects_error(&loader, &error))?;
+        let instance = outside.random();
+        let state = Arc::new(State::new(Arc::clone(&ledger), nodes.addresses(), instance));
+        let loader = match &config.objects {
+            Source::Files(directory) => {
+                let directory = Directory::new(directory.clone());
+                let loader = Loader::new(directory, Arc::clone(&ledger), Arc::clone(&state));
+                loader.start().map_err(|error| objects_error(&loader, &error))?;
+                Some(Arc::new(loader))
+            }
+            Source::Kubernetes(_) => None,
+        };
         let end = watch::Sender::new(false);
-        Ok(Self { outside, ledger, state, nodes, loader: Arc::new(loader), end })
+        Ok(Self { outside, ledger, state, nodes, loader, end, judges: Judges::default() })
+    }
+
+    /// Asks those for tokens who come to ports that have a judge.
+    pub(crate) fn judged_by(self, judges: Judges) -> Self {
+        Self { judges, ..self }
     }
 
     /// Loads the objects again if they changed. What is wrong is logged and shown to operators,
     /// and nothing else changes. Blocks.
     pub fn reload(&self) {
-        self.loader.reload();
+        self.loader.iter().for_each(|loader| loader.reload());
     }
 
     /// What agents talk with.
@@ -66,7 +104,10 @@ impl Parts {
             outside: Arc::clone(&self.outside),
             ending: self.ending(),
         };
-        server().add_service(v1::agents_server::AgentsServer::new(sync))
+        let guard = Guard::new(Whom::Agents, self.judges.agents.clone());
+        let sync = v1::agents_server::AgentsServer::new(sync);
+        let sync = sync.max_decoding_message_size(AGENTS_MESSAGE);
+        server(self.judges.agents.is_some()).add_service(guard.named_layer(sync))
     }
 
     /// What operators talk with.
@@ -82,11 +123,15 @@ impl Parts {
         };
         let nodes = NodesService { nodes: Arc::clone(&self.nodes) };
         let usage = UsageService::new(Arc::clone(&self.ledger), Arc::clone(&self.outside));
-        Ok(server()
-            .add_service(v1::virtual_clusters_server::VirtualClustersServer::new(clusters))
-            .add_service(v1::nodes_server::NodesServer::new(nodes))
-            .add_service(v1::usage_server::UsageServer::new(usage))
-            .add_service(reflection))
+        let clusters = v1::virtual_clusters_server::VirtualClustersServer::new(clusters);
+        let nodes = v1::nodes_server::NodesServer::new(nodes);
+        let usage = v1::usage_server::UsageServer::new(usage);
+        let guard = Guard::new(Whom::Operators, self.judges.operators.clone());
+        Ok(server(self.judges.operators.is_some())
+            .add_service(guard.named_layer(clusters.max_decoding_message_size(QUESTION)))
+            .add_service(guard.named_layer(nodes.max_decoding_message_size(QUESTION)))
+            .add_service(guard.named_layer(usage.max_decoding_message_size(QUESTION)))
+            .add_service(guard.named_layer(reflection)))
     }
 
     /// Ends every stream.
@@ -99,8 +144,24 @@ impl Parts {
         self.end.subscribe()
     }
 
-    pub(crate) fn loader(&self) -> Arc<Loader> {
-        Arc::clone(&self.loader)
+    /// Takes in what changed in the cluster, as what watches it does. Blocks.
+    pub fn change_cluster(&self, change: ClusterChange) -> Result<(), LedgerError> {
+        self.state.change_cluster(change)
+    }
+
+    /// What a node is told now, as the newest generation.
+    pub fn told(&self, node: &str) -> Snapshot {
+        let world = self.state.current();
+        View::new(&world, node).snapshot(world.generation)
+    }
+
+    pub(crate) fn loader(&self) -> Option<Arc<Loader>> {
+        self.loader.clone()
+    }
+
+    /// What those work on who watch the cluster.
+    pub(crate) fn of_cluster(&self) -> (Arc<Ledger>, Arc<State>, Arc<Nodes>) {
+        (Arc::clone(&self.ledger), Arc::clone(&self.state), Arc::clone(&self.nodes))
     }
 
     /// Tells through the health service whether the objects are valid as they are written.
@@ -116,10 +177,14 @@ fn objects_error(loader: &Loader, error: &LoadError) -> ServeError {
     }
 }
 
-fn server() -> Server {
-    Server::builder()
+/// `judged`: others than this machine's own can reach it.
+fn server(judged: bool) -> Server {
+    let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .http2_max_header_list_size(HEADERS)
+        .max_concurrent_streams(STREAMS);
+    if judged { server.timeout(ANSWER) } else { server }
 }
 
 async fn report(health: HealthReporter, state: Arc<State>, mut ending: watch::Receiver<bool>) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bulkhead_core::LocalPods;
 use bulkhead_proto::time::timestamp;
 use bulkhead_proto::v1;
 use tokio::sync::{oneshot, watch};
@@ -28,6 +29,10 @@ struct Node {
     live: Option<Live>,
     /// How many streams it had: each has a number.
     streams: u64,
+    /// As its agent says.
+    pods: Arc<LocalPods>,
+    /// Why what it said last is not taken.
+    wrong_pods: Option<String>,
 }
 
 /// Usage that a node reported and that cannot be booked, since the controller began.
@@ -105,12 +110,30 @@ impl Nodes {
         Ok((Stream { nodes: Arc::clone(self), node: node.to_owned(), number }, replaced))
     }
 
-    /// Every address that any node has, loopback apart, which each node has for itself.
-    pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
+    /// The addresses that each node has, as its agent said.
+    pub(crate) fn addresses(&self) -> BTreeMap<String, BTreeSet<IpAddr>> {
         let nodes = self.lock();
-        let texts = nodes.values().flat_map(|node| &node.facts.addresses);
-        let addresses = texts.filter_map(|text| text.parse::<IpAddr>().ok());
-        addresses.map(|address| address.to_canonical()).filter(|it| !it.is_loopback()).collect()
+        nodes.iter().map(|(name, node)| (name.clone(), addresses(&node.facts))).collect()
+    }
+
+    /// The pods of a node, as its agent said last.
+    pub(crate) fn pods(&self, name: &str) -> Arc<LocalPods> {
+        self.lock().get(name).map(|node| Arc::clone(&node.pods)).unwrap_or_default()
+    }
+
+    /// The generation that a node said last that it stands at; 0: none.
+    #[expect(dead_code, reason = "the watches of Kubernetes ask for it")]
+    pub(crate) fn acknowledged(&self, name: &str) -> u64 {
+        let nodes = self.lock();
+        let status = nodes.get(name).and_then(|node| node.status.as_ref());
+        status.map_or(0, |status| status.applied_generation)
+    }
+
+    /// Forgets the pods of a node that has no stream. Gives whether it did.
+    pub(crate) fn forget_pods(&self, name: &str) -> bool {
+        let mut nodes = self.lock();
+        let node = nodes.get_mut(name).filter(|node| node.live.is_none() && !node.pods.is_empty());
+        node.map(|node| node.pods = Arc::default()).is_some()
     }
 
     /// Whether any node was ever called so.
@@ -152,6 +175,11 @@ impl Nodes {
     }
 }
 
+/// What of a node's facts is an address.
+pub(crate) fn addresses(facts: &v1::NodeFacts) -> BTreeSet<IpAddr> {
+    facts.addresses.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
 impl Node {
     fn shown(&self, name: &str) -> v1::Node {
         let connection = match self.live {
@@ -163,6 +191,11 @@ impl Node {
         if *records > 0 {
             let message = format!("{records} records are not booked, the last one: {last}");
             let reason = v1::Reason { subject: "usage".to_owned(), message };
+            status.get_or_insert_default().reasons.push(reason);
+        }
+        if let Some(problem) = &self.wrong_pods {
+            let message = format!("what the agent says of its pods is not taken: {problem}");
+            let reason = v1::Reason { subject: "pods".to_owned(), message };
             status.get_or_insert_default().reasons.push(reason);
         }
         v1::Node {
@@ -212,6 +245,40 @@ impl Stream {
             node.status = Some(status);
             node.last_seen = now;
         });
+        self.nodes.changed();
+    }
+
+    /// The node said which pods it has; `whole`: all of them. Gives all that it has now, where
+    /// that is news and no other stream has the node; or how many it would have, where that is
+    /// more than `most`.
+    pub(crate) fn has_pods(
+        &self,
+        whole: bool,
+        pods: LocalPods,
+        removed: &[String],
+        most: usize,
+    ) -> Result<Option<Arc<LocalPods>>, usize> {
+        let mut all = Ok(None);
+        self.update(|node| {
+            let mut next = if whole { LocalPods::new() } else { LocalPods::clone(&node.pods) };
+            next.extend(pods);
+            removed.iter().for_each(|uid| drop(next.remove(uid)));
+            if next.len() > most {
+                all = Err(next.len());
+                return;
+            }
+            node.wrong_pods = None;
+            if next != *node.pods {
+                node.pods = Arc::new(next);
+                all = Ok(Some(Arc::clone(&node.pods)));
+            }
+        });
+        all
+    }
+
+    /// What the node said of its pods is not taken; why.
+    pub(crate) fn has_wrong_pods(&self, problem: String) {
+        self.update(|node| node.wrong_pods = Some(problem));
         self.nodes.changed();
     }
 

@@ -2,7 +2,9 @@
 
 mod chunks;
 mod hello;
+mod pods;
 mod session;
+mod telling;
 
 use std::sync::Arc;
 
@@ -16,10 +18,11 @@ use crate::ledger::Ledger;
 use crate::outside::Outside;
 use crate::state::State;
 use crate::status::Nodes;
+use crate::trust::Attested;
 use session::Session;
 
 /// Answers that may wait for the network. Snapshot chunks are the largest, 1 MiB each.
-const WAITING: usize = 8;
+const WAITING: usize = 3;
 
 /// The service on the agents' port.
 #[derive(Clone, Debug)]
@@ -42,7 +45,8 @@ impl Agents for Sync {
         request: Request<Streaming<v1::SyncRequest>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
         let (answers, receiver) = mpsc::channel(WAITING);
-        let session = Session::new(self.clone(), request.into_inner(), answers);
+        let attested = Attested::of(&request)?;
+        let session = Session::new(self.clone(), attested, request.into_inner(), answers);
         tokio::spawn(session.run());
         Ok(Response::new(ReceiverStream::new(receiver)))
     }

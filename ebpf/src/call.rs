@@ -45,14 +45,17 @@ pub(crate) fn judge_v6(ctx: &SockAddrContext, call: Call) -> Result<Verdict, Unj
 fn judge(ctx: &SockAddrContext, far: &Address, call: Call) -> Result<Verdict, Unjudged> {
     let level = member::ancestor_level()?;
     // SAFETY: takes no pointer.
-    let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
-    if cgroup == 0 {
-        return Err(Unjudged::NotBelow);
-    }
-    if matches!(call, Call::Sendmsg) && is_judged_as_a_packet(ctx, cgroup) {
+    let at = |level| unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+    let at_level = at(level);
+    let is_sendmsg = matches!(call, Call::Sendmsg);
+    if is_sendmsg && at_level != 0 && is_judged_as_a_packet(ctx, at_level) {
         return Ok(Verdict::Pass);
     }
-    let judgement = member::judge(member::member(cgroup, far)?, far);
+    let (cgroup, member) = member::member(at_level, at, far)?;
+    if is_sendmsg && cgroup != at_level && is_judged_as_a_packet(ctx, cgroup) {
+        return Ok(Verdict::Pass);
+    }
+    let judgement = member::judge(member, far);
     count(cgroup, call, &judgement);
     Ok(judgement.verdict())
 }

@@ -5,7 +5,8 @@
 pub(crate) enum Unjudged {
     /// The agent has not filled the tables yet.
     NotReady,
-    /// Its cgroup is not below a virtual cluster: a socket of the root itself, or of nobody.
+    /// Its cgroup is not below a virtual cluster: a socket of the root itself, of nobody at all, or
+    /// of somebody who is left alone.
     NotBelow,
     /// Neither IPv4 nor IPv6.
     NotIp,

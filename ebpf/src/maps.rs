@@ -10,7 +10,9 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage},
     macros::btf_map,
 };
-use bulkhead_abi::{Address, AllowKey, CgroupUsage, Config, Counters, FarEnd, Member, capacity};
+use bulkhead_abi::{
+    Address, AllowKey, CgroupUsage, Config, Counters, FarEnd, Member, Placement, capacity,
+};
 
 use crate::socket::Remembered;
 
@@ -18,6 +20,9 @@ const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
 pub(crate) static CONFIG: Array<Config, 1> = Array::new();
+
+#[btf_map]
+pub(crate) static PLACEMENT: Array<Placement, 1> = Array::new();
 
 #[btf_map]
 pub(crate) static GENERATION: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
@@ -51,7 +56,7 @@ pub(crate) static SLOTS: HashMap<u64, u32, { capacity::COUNTERS as usize }, NO_P
     HashMap::new();
 
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<Counters, { capacity::COUNTERS as usize }> =
+pub(crate) static CELLS: PerCpuArray<Counters, { capacity::COUNTERS as usize }> =
     PerCpuArray::new();
 
 /// What the cgroup iterator tells. One entry, unless the agent asks for more: only its loader of

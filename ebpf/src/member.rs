@@ -2,13 +2,13 @@
 
 use aya_ebpf::{btf_maps::lpm_trie::Key, cty::c_int};
 use bulkhead_abi::{
-    Address, AllowKey, Class, Counters, MODE_OBSERVE, MODE_OFF, Member, Outcome, Verdict, classify,
-    decide,
+    Address, AllowKey, Class, Counters, MODE_OBSERVE, MODE_OFF, Member, Outcome, Placement,
+    Verdict, classify, decide,
 };
 
 use crate::{
     error::Unjudged,
-    maps::{ADDRESSES, ALLOWED, CONFIG, COUNTERS, MEMBERS, PREFIXES, SLOTS},
+    maps::{ADDRESSES, ALLOWED, CELLS, CONFIG, MEMBERS, PLACEMENT, PREFIXES, SLOTS},
 };
 
 /// A packet or call of a virtual cluster, judged.
@@ -39,23 +39,55 @@ pub(crate) fn ancestor_level() -> Result<c_int, Unjudged> {
     }
 }
 
-/// The virtual cluster of a cgroup; `far` is asked only for a cgroup that has none.
-///
-/// Below a cgroup that nobody has told us of, only this host itself can be reached.
+/// The cgroup that is a virtual cluster's, and the virtual cluster. `at_level` is the cgroup at
+/// [`ancestor_level`], `at` gives the one at another level, 0 where there is none; `far` is asked
+/// only for a cgroup of nobody.
 #[inline(always)]
-pub(crate) fn member(cgroup: u64, far: &Address) -> Result<Member, Unjudged> {
+pub(crate) fn member(
+    at_level: u64,
+    at: impl Fn(c_int) -> u64,
+    far: &Address,
+) -> Result<(u64, Member), Unjudged> {
+    if at_level != 0
+        && let Some(member) = entry(at_level)
+    {
+        return judged((at_level, member));
+    }
+    let placement = PLACEMENT.get(0).copied().unwrap_or_default();
+    let is_below = if placement.upper_level == 0 {
+        at_level != 0
+    } else {
+        let upper = at(placement.upper_level.cast_signed());
+        if upper != 0
+            && let Some(member) = entry(upper)
+        {
+            return judged((upper, member));
+        }
+        upper != 0
+    };
+    // Below a cgroup that nobody has told us of, only this host itself can be reached.
+    if !is_below || placement.unknown == Placement::PASS || is_loopback(far) {
+        return Err(Unjudged::NotBelow);
+    }
+    Err(Unjudged::UnknownCgroup)
+}
+
+#[inline(always)]
+fn entry(cgroup: u64) -> Option<Member> {
     // SAFETY: the map is not preallocated, so the kernel frees an entry only after a grace
     // period, and this program runs inside one.
-    match unsafe { MEMBERS.get(cgroup) } {
-        Some(member) => Ok(*member),
-        None if is_loopback(far) => Err(Unjudged::NotBelow),
-        None => Err(Unjudged::UnknownCgroup),
-    }
+    unsafe { MEMBERS.get(cgroup) }.copied()
+}
+
+/// Some that are nobody's are known as such.
+#[inline(always)]
+fn judged(found: (u64, Member)) -> Result<(u64, Member), Unjudged> {
+    if found.1.virtual_cluster == 0 { Err(Unjudged::NotBelow) } else { Ok(found) }
 }
 
 #[inline(always)]
 pub(crate) fn judge(member: Member, far: &Address) -> Judgement {
-    // SAFETY: not preallocated, see `member`.
+    // SAFETY: not preallocated, see `entry`.
     let exact = unsafe { ADDRESSES.get(far) };
     let known = match exact {
         Some(known) => Some(*known),
@@ -84,7 +116,7 @@ pub(crate) fn apply_mode(mode: u32, class: Class, enforced: Verdict) -> Judgemen
     Judgement { class, enforced, outcome }
 }
 
-/// The slot of a cgroup that is not counted; COUNTERS has no such entry.
+/// The slot of a cgroup that is not counted; CELLS has no such entry.
 pub(crate) const NO_SLOT: u32 = u32::MAX;
 
 /// Where a virtual cluster's cgroup is counted, if the agent has given it a slot.
@@ -93,14 +125,14 @@ pub(crate) const NO_SLOT: u32 = u32::MAX;
 /// that began before has ended.
 #[inline(always)]
 pub(crate) fn slot(cgroup: u64) -> u32 {
-    // SAFETY: not preallocated, see `member`.
+    // SAFETY: not preallocated, see `entry`.
     unsafe { SLOTS.get(cgroup) }.copied().unwrap_or(NO_SLOT)
 }
 
 /// The counters of a slot on this CPU.
 #[inline(always)]
 pub(crate) fn counters(slot: u32) -> Option<*mut Counters> {
-    COUNTERS.get_ptr_mut(slot)
+    CELLS.get_ptr_mut(slot)
 }
 
 /// Adds to a counter.

@@ -97,11 +97,9 @@ fn judge_by_tables(
 fn owner_of(ctx: &SkBuffContext, far: &Address) -> Result<Owner, Unjudged> {
     let level = member::ancestor_level()?;
     // SAFETY: the pointer is the program's own context.
-    let cgroup = match unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) } {
-        0 => return Err(Unjudged::NotBelow),
-        cgroup => cgroup,
-    };
-    Ok(Owner { cgroup, member: member::member(cgroup, far)?, slot: member::slot(cgroup) })
+    let at = |level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) };
+    let (cgroup, member) = member::member(at(level), at, far)?;
+    Ok(Owner { cgroup, member, slot: member::slot(cgroup) })
 }
 
 /// The destination of what is sent, the source of what is received.

@@ -62,7 +62,7 @@ fn tell(ctx: *const c_void) -> Result<(), Unreadable> {
     let Some(head) = USAGE.get_ptr_mut(0) else { return Ok(()) };
     // SAFETY: entry 0 is there; nobody else runs this program on this map.
     let count = unsafe { (*head).id };
-    if wanted != UsageLayout::ABSENT && level != wanted {
+    if wanted != UsageLayout::ABSENT && level != wanted && level != layout!(upper_level) {
         if level == wanted + 1 && count > 0 {
             tell_parent(cgroup, count as u32);
         }

@@ -2,20 +2,26 @@
 //!
 //! - [`v1`]: messages, clients and servers, generated from `bulkhead/v1/*.proto`;
 //! - [`conversions`]: between messages and the values of `bulkhead-core`;
-//! - [`endpoint`], [`listen`], [`connect`]: the only addresses that Bulkhead's programs use
-//!   until they can speak TLS: unix sockets and loopback;
+//! - [`bearer`]: tokens, as clients send them;
+//! - [`endpoint`], [`listen`], [`connect`]: the only addresses that Bulkhead's programs use:
+//!   unix sockets, loopback, and anything over TLS;
+//! - [`bindings`], [`snapshots`]: what nodes are told, and what they tell of their pods;
 //! - [`usage`]: usage records, checked;
 //! - [`time`]: timestamps as nanoseconds since the Unix epoch.
 
+pub mod bearer;
+pub mod bindings;
 pub mod connect;
 pub mod conversions;
 pub mod endpoint;
 pub mod listen;
+pub mod snapshots;
 pub mod time;
 pub mod usage;
 
 pub use conversions::ConversionError;
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::{Endpoint, EndpointError, TlsAddress};
+pub use tokio_rustls::rustls;
 
 /// Messages, clients and servers of `bulkhead.v1`.
 #[expect(

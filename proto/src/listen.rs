@@ -1,8 +1,11 @@
 //! Listening on an [`Endpoint`].
 
+mod tls;
+
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -11,11 +14,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
+use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo, UdsConnectInfo};
 
-use crate::endpoint::Endpoint;
+pub use tls::{Limits, Proof, Tls, TlsConnection, TlsPeer};
+
+use crate::endpoint::{Endpoint, TlsAddress};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 128;
@@ -44,6 +50,18 @@ pub enum ListenError {
         /// The socket's directory.
         path: PathBuf,
     },
+    /// A port over TLS needs to know how.
+    #[error("{endpoint}: there is no certificate to listen with; name its files")]
+    NoCertificate {
+        /// Where.
+        endpoint: Endpoint,
+    },
+    /// A name may stand for any address.
+    #[error("{endpoint}: listen on an address, as in https://0.0.0.0:PORT")]
+    Name {
+        /// Where.
+        endpoint: Endpoint,
+    },
     /// The system refused.
     #[error("{operation} {path}")]
     System {
@@ -70,12 +88,28 @@ pub struct Listener {
 enum Port {
     Unix { listener: UnixListener, _file: SocketFile },
     Tcp(TcpListener),
+    Tls(Box<TlsPort>),
+}
+
+#[derive(Debug)]
+struct TlsPort {
+    listener: TcpListener,
+    tls: Tls,
+    places: tls::Places,
+    /// Connections that have not yet shown that they speak HTTP/2 over TLS.
+    opening: JoinSet<Option<TlsConnection>>,
 }
 
 impl Listener {
-    /// Listens. A missing directory of a unix socket is made (0700); the socket is 0600 from its
-    /// first moment; one that is left over from a dead program is replaced.
+    /// Listens where no TLS is spoken. A missing directory of a unix socket is made (0700); the
+    /// socket is 0600 from its first moment; one that is left over from a dead program is
+    /// replaced.
     pub async fn bind(endpoint: &Endpoint) -> Result<Self, ListenError> {
+        Self::bind_with(endpoint, None).await
+    }
+
+    /// Listens; `tls`: how, where the endpoint is one of TLS.
+    pub async fn bind_with(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Self, ListenError> {
         match endpoint {
             Endpoint::Unix(path) => {
                 prepare_directory(path)?;
@@ -84,13 +118,24 @@ impl Listener {
                 Ok(Self { port, endpoint: endpoint.clone(), pause: None })
             }
             Endpoint::Loopback(address) => {
-                let refused = |source: io::Error| match source.kind() {
-                    io::ErrorKind::AddrInUse => ListenError::Taken { endpoint: endpoint.clone() },
-                    _ => system("listen on", address, source),
-                };
-                let listener = TcpListener::bind(address).await.map_err(refused)?;
-                let endpoint = Endpoint::Loopback(listener.local_addr().map_err(refused)?);
+                let (listener, address) = bind_tcp(*address, endpoint).await?;
+                let endpoint = Endpoint::Loopback(address);
                 Ok(Self { port: Port::Tcp(listener), endpoint, pause: None })
+            }
+            Endpoint::Tls(address) => {
+                let endpoint = || endpoint.clone();
+                let tls = tls.ok_or_else(|| ListenError::NoCertificate { endpoint: endpoint() })?;
+                let wanted = address.socket_address();
+                let wanted = wanted.ok_or_else(|| ListenError::Name { endpoint: endpoint() })?;
+                let (listener, found) = bind_tcp(wanted, &endpoint()).await?;
+                let told = TlsAddress::new(address.host(), found.port());
+                let (places, opening) = (tls::Places::default(), JoinSet::new());
+                let port = TlsPort { listener, tls: tls.clone(), places, opening };
+                Ok(Self {
+                    port: Port::Tls(Box::new(port)),
+                    endpoint: told.map_or_else(endpoint, Endpoint::Tls),
+                    pause: None,
+                })
             }
         }
     }
@@ -111,7 +156,7 @@ impl Stream for Listener {
             std::task::ready!(pause.as_mut().poll(context));
             self.pause = None;
         }
-        let accepted = std::task::ready!(match &self.port {
+        let accepted = std::task::ready!(match &mut self.port {
             Port::Unix { listener, .. } => {
                 listener.poll_accept(context).map_ok(|(stream, _)| Connection::Unix(stream))
             }
@@ -120,11 +165,34 @@ impl Stream for Listener {
                 let _ = stream.set_nodelay(true);
                 Connection::Tcp(stream)
             }),
+            Port::Tls(port) => port.poll_accept(context),
         });
         if accepted.is_err() {
             self.pause = Some(Box::pin(tokio::time::sleep(PAUSE)));
         }
         Poll::Ready(Some(accepted))
+    }
+}
+
+impl TlsPort {
+    /// The next connection that speaks HTTP/2 over TLS. Others take nobody's turn.
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Connection>> {
+        loop {
+            // An error is a panic of one handshake.
+            match self.opening.poll_join_next(context) {
+                Poll::Ready(Some(Ok(Some(connection)))) => {
+                    return Poll::Ready(Ok(Connection::Tls(Box::new(connection))));
+                }
+                Poll::Ready(Some(_)) => continue,
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            let (stream, address) = std::task::ready!(self.listener.poll_accept(context))?;
+            // Who finds no place is cut off at once.
+            if let Some(place) = self.places.take(address.ip(), &self.tls.limits) {
+                let _ = stream.set_nodelay(true);
+                self.opening.spawn(tls::open(stream, address, self.tls.clone(), place));
+            }
+        }
     }
 }
 
@@ -186,6 +254,20 @@ async fn remove_stale(path: &Path, endpoint: &Endpoint) -> Result<(), ListenErro
     }
 }
 
+/// Listens; with the address that the system gave.
+async fn bind_tcp(
+    address: SocketAddr,
+    endpoint: &Endpoint,
+) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let refused = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::Taken { endpoint: endpoint.clone() },
+        _ => system("listen on", address, source),
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let found = listener.local_addr().map_err(refused)?;
+    Ok((listener, found))
+}
+
 fn bind_unix(path: &Path) -> Result<Port, ListenError> {
     let refused = |source| system("listen on", path.display(), source);
     let socket = UnixSocket::new_stream().map_err(refused)?;
@@ -205,6 +287,8 @@ pub enum Connection {
     Unix(UnixStream),
     /// Over loopback.
     Tcp(TcpStream),
+    /// Over TLS.
+    Tls(Box<TlsConnection>),
 }
 
 /// Who is at the far end of a [`Connection`].
@@ -214,6 +298,8 @@ pub enum Peer {
     Unix(UdsConnectInfo),
     /// Over loopback.
     Tcp(TcpConnectInfo),
+    /// Over TLS.
+    Tls(TlsPeer),
 }
 
 impl Connected for Connection {
@@ -223,6 +309,7 @@ impl Connected for Connection {
         match self {
             Self::Unix(stream) => Peer::Unix(stream.connect_info()),
             Self::Tcp(stream) => Peer::Tcp(stream.connect_info()),
+            Self::Tls(stream) => Peer::Tls(stream.peer()),
         }
     }
 }
@@ -236,6 +323,7 @@ impl AsyncRead for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
         }
     }
 }
@@ -249,6 +337,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
         }
     }
 
@@ -256,6 +345,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
         }
     }
 
@@ -263,6 +353,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
         }
     }
 }

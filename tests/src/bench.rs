@@ -33,4 +33,8 @@ pub struct Row {
     pub machine: String,
     /// What else a reader must know: cache-hot or not, floors that were taken off, why missed.
     pub note: String,
+    /// Where `ours` goes, measured in the same run: what a reader of a missed goal asks first.
+    /// Empty: not told apart.
+    #[serde(default)]
+    pub profile: String,
 }

@@ -45,6 +45,11 @@ impl AddressBlock {
         Self::new(IpNet::from(address))
     }
 
+    /// The block of so many bits that holds `address`; `None` where it has not so many.
+    pub fn around(address: IpAddr, bits: u8) -> Option<Self> {
+        IpNet::new(address, bits).ok().map(Self::new)
+    }
+
     /// As a CIDR.
     pub const fn net(self) -> IpNet {
         self.0

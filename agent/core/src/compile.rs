@@ -2,14 +2,16 @@
 
 mod controls;
 mod network;
+mod overlay;
 
 use crate::address::AddressBlock;
 use crate::desired::Desired;
 use crate::facts::Index;
 use crate::name::VirtualClusterName;
-use crate::observed::NodeFacts;
+use crate::observed::{NodeFacts, Placement};
 
-pub use controls::{MAX_DEPTH, MAX_DESCENDANTS};
+pub use controls::{MAX_DEPTH, MAX_DESCENDANTS, UNWRITTEN};
+pub(crate) use overlay::register;
 
 /// Why a snapshot was refused whole; what stood before stands on.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -36,9 +38,12 @@ pub fn compile(index: &Index, node: &NodeFacts) -> Result<Option<Desired>, Compi
     let Some(snapshot) = index.snapshot() else {
         return Ok(None);
     };
+    if node.placement == Placement::Overlay {
+        return overlay::compile(snapshot, index.inventory(), node).map(Some);
+    }
     let mut desired = Desired {
         generation: snapshot.generation,
-        network: network::compile(snapshot, node)?,
+        network: network::compile(snapshot, node, &network::Local::new())?.0,
         ..Desired::default()
     };
     for (name, virtual_cluster) in &snapshot.virtual_clusters {

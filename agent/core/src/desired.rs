@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use bulkhead_abi::{Address, AllowKey, FarEnd, Member, Prefix};
 
 use crate::address::to_abi;
+use crate::binding::Unknown;
 use crate::control::{Control, ControlValue, Controller};
+use crate::inventory::{PodPath, PodUid};
 use crate::name::VirtualClusterName;
 
 /// What this node should look like.
@@ -14,8 +16,10 @@ use crate::name::VirtualClusterName;
 pub struct Desired {
     /// The generation of the snapshot that it was made of.
     pub generation: u64,
-    /// One cgroup for each virtual cluster.
+    /// One cgroup for each virtual cluster; none in overlay.
     pub cgroups: BTreeMap<VirtualClusterName, DesiredCgroup>,
+    /// Whose the kubelet's cgroups are; `None` where virtual clusters have their own.
+    pub overlay: Option<Overlay>,
     /// The kernel tables.
     pub network: DesiredNetwork,
     /// What was asked for and cannot be enforced here.
@@ -32,10 +36,45 @@ pub struct DesiredCgroup {
     pub controls: BTreeMap<Control, ControlValue>,
 }
 
+/// Whose the kubelet's cgroups of pods are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Overlay {
+    /// Pods that are in MEMBERS.
+    pub pods: BTreeMap<PodUid, DesiredPod>,
+    /// Whether a pod that is not here is nobody's. Else not all pods were told of yet, and those
+    /// that are registered stay so.
+    pub is_complete: bool,
+    /// What becomes of pods that are nobody's.
+    pub unknown: Unknown,
+}
+
+/// A pod that is registered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DesiredPod {
+    /// Whose it is; `None`: nobody's, and never cut off.
+    pub owner: Option<VirtualClusterName>,
+    /// Its cgroup, where the runtime tells.
+    pub path: Option<PodPath>,
+    /// As MEMBERS has it.
+    pub member: Member,
+}
+
+/// What MEMBERS says of a pod that is nobody's and never cut off.
+pub const EXEMPT: Member = Member { virtual_cluster: 0, mode: bulkhead_abi::MODE_OFF };
+
+impl Overlay {
+    /// What is registered for the pod that has this cgroup.
+    pub fn pod(&self, path: &PodPath) -> Option<&DesiredPod> {
+        let pod = self.pods.get(path.uid())?;
+        pod.path.as_ref().is_none_or(|told| told == path).then_some(pod)
+    }
+}
+
 /// The kernel tables.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DesiredNetwork {
-    /// MEMBERS, by name: the cgroup's id is known only when it is there.
+    /// What MEMBERS says of each virtual cluster, by name: the cgroup's id is known only when it
+    /// is there.
     pub members: BTreeMap<VirtualClusterName, Member>,
     /// ADDRESSES
     pub addresses: BTreeMap<Address, FarEnd>,

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::address::AddressBlock;
+use crate::binding::{Bindings, NodePolicy};
+use crate::inventory::{Inventory, PodFact};
 use crate::name::{VirtualClusterName, VirtualClusterNumber};
 use crate::tenant::VirtualCluster;
 
@@ -11,7 +14,15 @@ use crate::tenant::VirtualCluster;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fact {
     /// Everything that the controller knows, whole.
-    Snapshot(Snapshot),
+    Snapshot(Arc<Snapshot>),
+    /// Something about the pods of this node.
+    Pods(PodFact),
+}
+
+impl From<Snapshot> for Fact {
+    fn from(snapshot: Snapshot) -> Self {
+        Self::Snapshot(Arc::new(snapshot))
+    }
 }
 
 /// Everything that the controller knows and a node needs, of one generation.
@@ -27,13 +38,18 @@ pub struct Snapshot {
     pub cluster_ranges: BTreeSet<AddressBlock>,
     /// Every host address of every node.
     pub node_addresses: BTreeSet<IpAddr>,
+    /// Which pods belong to which virtual cluster.
+    pub bindings: Bindings,
+    /// How the node treats what it does not know.
+    pub policy: NodePolicy,
 }
 
 /// What the node remembers of what it was told. Empty: nothing was told yet, and nothing that
 /// stands may be changed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Index {
-    snapshot: Option<Snapshot>,
+    snapshot: Option<Arc<Snapshot>>,
+    inventory: Inventory,
 }
 
 /// Why a fact was not taken; the index is as before.
@@ -67,16 +83,27 @@ impl Index {
     pub fn apply(&mut self, fact: Fact) -> Result<(), FactError> {
         match fact {
             Fact::Snapshot(snapshot) => {
-                check(&snapshot)?;
+                snapshot.check()?;
                 self.snapshot = Some(snapshot);
             }
+            Fact::Pods(fact) => self.inventory.apply(fact),
         }
         Ok(())
     }
 
     /// The newest snapshot; `None`: nothing was told yet.
-    pub const fn snapshot(&self) -> Option<&Snapshot> {
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_deref()
+    }
+
+    /// The newest snapshot, to be shared; `None`: nothing was told yet.
+    pub const fn shared_snapshot(&self) -> Option<&Arc<Snapshot>> {
         self.snapshot.as_ref()
+    }
+
+    /// The pods of this node.
+    pub const fn inventory(&self) -> &Inventory {
+        &self.inventory
     }
 
     /// Its generation; 0: nothing was told yet.
@@ -85,20 +112,23 @@ impl Index {
     }
 }
 
-fn check(snapshot: &Snapshot) -> Result<(), FactError> {
-    let mut numbers = BTreeMap::new();
-    for (key, virtual_cluster) in &snapshot.virtual_clusters {
-        let name = &virtual_cluster.name;
-        if key != name {
-            return Err(FactError::Misfiled { name: name.clone(), key: key.clone() });
+impl Snapshot {
+    /// Whether its parts fit together; an [`Index`] takes no other.
+    pub fn check(&self) -> Result<(), FactError> {
+        let mut numbers = BTreeMap::new();
+        for (key, virtual_cluster) in &self.virtual_clusters {
+            let name = &virtual_cluster.name;
+            if key != name {
+                return Err(FactError::Misfiled { name: name.clone(), key: key.clone() });
+            }
+            if let Some(first) = numbers.insert(virtual_cluster.number, name) {
+                return Err(FactError::SharedNumber {
+                    first: first.clone(),
+                    second: name.clone(),
+                    number: virtual_cluster.number,
+                });
+            }
         }
-        if let Some(first) = numbers.insert(virtual_cluster.number, name) {
-            return Err(FactError::SharedNumber {
-                first: first.clone(),
-                second: name.clone(),
-                number: virtual_cluster.number,
-            });
-        }
+        Ok(())
     }
-    Ok(())
 }

@@ -1,10 +1,11 @@
 //! What an operator must know: how the node does by each virtual cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{Degradation, Desired};
 use crate::name::VirtualClusterName;
 use crate::plan::Plan;
+use crate::step::Step;
 
 /// How the node does by one virtual cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,7 +58,7 @@ pub fn judge(desired: &Desired, attempt: &Attempt) -> BTreeMap<VirtualClusterNam
         reasons.extend(desired.degraded.get(name).into_iter().flatten().cloned());
         if reasons.is_empty() { State::Applied } else { State::Degraded(reasons) }
     };
-    desired.cgroups.keys().map(|name| (name.clone(), state(name))).collect()
+    desired.network.members.keys().map(|name| (name.clone(), state(name))).collect()
 }
 
 /// Counts, by virtual cluster, the steps of a plan that only somebody else's change can have
@@ -65,9 +66,21 @@ pub fn judge(desired: &Desired, attempt: &Attempt) -> BTreeMap<VirtualClusterNam
 pub fn mended(plan: &Plan, wish_is_as_before: bool) -> BTreeMap<Option<VirtualClusterName>, u64> {
     let mut counts = BTreeMap::new();
     if wish_is_as_before {
+        // A pod whose cgroup has come since is nobody's doing.
+        let new = plan.steps.iter().filter_map(|step| match step {
+            Step::CreatePodCounters { pod, .. } => Some(pod.id),
+            _ => None,
+        });
+        let new: BTreeSet<_> = new.collect();
         for step in &plan.steps {
-            let follows = matches!(step, crate::step::Step::EndConnections { .. });
-            if !follows && !step.ends_counters() {
+            let follows = match step {
+                Step::EndConnections { .. } | Step::EndPodConnections { .. } => true,
+                Step::CreatePodCounters { pod, .. } | Step::SetPodMember { pod, .. } => {
+                    new.contains(&pod.id)
+                }
+                step => step.ends_counters(),
+            };
+            if !follows {
                 *counts.entry(step.subject().cloned()).or_insert(0) += 1;
             }
         }

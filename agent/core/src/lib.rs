@@ -11,14 +11,17 @@ pub mod amount;
 pub mod binding;
 pub mod compile;
 pub mod control;
+pub mod delta;
 pub mod desired;
 pub mod facts;
+pub mod inventory;
 pub mod judge;
 pub mod meter;
 pub mod model;
 pub mod name;
 pub mod observed;
 pub mod plan;
+pub mod pod;
 pub mod sample;
 pub mod step;
 pub mod tenant;
@@ -29,14 +32,22 @@ pub use amount::{Amount, BasisPoints, Bytes, NanoCores};
 pub use binding::{Binding, Bindings, Labels, NodePolicy, OnStale, Requirement, Selector, Unknown};
 pub use compile::{CompileError, compile};
 pub use control::{Control, ControlValue, Controller};
-pub use desired::{Degradation, Desired, DesiredCgroup, DesiredNetwork};
+pub use delta::{Delta, DeltaError, SetChange};
+pub use desired::{Degradation, Desired, DesiredCgroup, DesiredNetwork, Overlay};
 pub use facts::{Fact, FactError, Index, Snapshot};
+pub use inventory::{Claim, Inventory, Pod, PodFact, PodPath, PodUid, Rank};
 pub use judge::{Attempt, Failure, State, judge};
 pub use meter::Meter;
 pub use name::{CgroupId, VirtualClusterName, VirtualClusterNumber};
-pub use observed::{Capacities, NodeFacts, Observed, ObservedCgroup, ObservedNetwork, Support};
+pub use observed::{
+    Capacities, NodeFacts, Observed, ObservedCgroup, ObservedNetwork, Placement, Support,
+};
 pub use plan::{Plan, PlanError, plan};
-pub use sample::{CgroupCounters, Sample, UnixNanos, VirtualClusterSample};
-pub use step::Step;
+pub use pod::{LocalPod, LocalPods};
+pub use sample::{CgroupCounters, PodSample, Sample, UnixNanos, VirtualClusterSample};
+pub use step::{PodCgroup, Step};
 pub use tenant::{Guarantee, IoLimit, Limit, NetworkMode, NetworkPolicy, VirtualCluster};
-pub use usage::{Accounting, Epoch, Integral, Integrals, UsageRecord, Window, account};
+pub use usage::{
+    Accounting, Baseline, Baselines, Books, Epoch, Integral, Integrals, PodAccounting, PodOwner,
+    UsageRecord, Window, account, account_pods,
+};

@@ -78,7 +78,15 @@ fn try_apply(
             network.configured = true;
             network.attached = BTreeSet::from(PROGRAMS);
         }
-        Step::EndConnections { .. } => {}
+        Step::CreatePodCounters { pod, .. } => drop(network.counters.insert(pod.id)),
+        Step::SetPodMember { name, pod, member } => {
+            if name.is_some() && !network.counters.contains(&pod.id) {
+                return Err("it would be judged but not counted");
+            }
+            network.members.insert(pod.id, *member);
+        }
+        Step::SetUnknown(unknown) => network.unknown = Some(*unknown),
+        Step::EndConnections { .. } | Step::EndPodConnections { .. } => {}
         Step::RemoveCgroup { name } => match observed.cgroups.get(name) {
             Some(cgroup) if cgroup.populated => return Err("it has processes"),
             Some(_) => drop(observed.cgroups.remove(name)),

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_abi::{Address, AllowKey, FarEnd, Member, Prefix};
 
+use crate::binding::Unknown;
 use crate::control::{Control, ControlValue};
+use crate::inventory::PodPath;
 use crate::name::{CgroupId, VirtualClusterName};
 
 /// What stands on the node now.
@@ -12,6 +14,8 @@ use crate::name::{CgroupId, VirtualClusterName};
 pub struct Observed {
     /// The cgroups below our root.
     pub cgroups: BTreeMap<VirtualClusterName, ObservedCgroup>,
+    /// The kubelet's cgroups of pods, in [`Placement::Overlay`].
+    pub pods: BTreeMap<CgroupId, PodPath>,
     /// Tables and programs.
     pub network: ObservedNetwork,
 }
@@ -38,12 +42,15 @@ pub struct ObservedNetwork {
     pub prefixes: BTreeMap<Prefix, FarEnd>,
     /// ALLOWED
     pub allowed: BTreeSet<AllowKey>,
-    /// Keys of COUNTERS
+    /// Keys of SLOTS
     pub counters: BTreeSet<CgroupId>,
     /// Programs that are attached to our root, by name.
     pub attached: BTreeSet<&'static str>,
     /// Whether CONFIG holds our ABI version and level.
     pub configured: bool,
+    /// What the programs do with cgroups of nobody; `None`: below our own root they know but one
+    /// thing, to drop.
+    pub unknown: Option<Unknown>,
     /// ABI versions of other agents that have counted in tables of their own, and do so no more.
     pub retired: BTreeSet<u32>,
 }
@@ -51,8 +58,10 @@ pub struct ObservedNetwork {
 /// How many entries each table can hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capacities {
-    /// MEMBERS and COUNTERS
+    /// MEMBERS
     pub members: usize,
+    /// CELLS, and SLOTS
+    pub counters: usize,
     /// ADDRESSES
     pub addresses: usize,
     /// PREFIXES
@@ -63,8 +72,24 @@ pub struct Capacities {
 
 impl Default for Capacities {
     fn default() -> Self {
-        Self { members: 16_384, addresses: 131_072, prefixes: 16_384, allowed: 16_384 }
+        Self {
+            members: 16_384,
+            counters: 1_024,
+            addresses: 131_072,
+            prefixes: 16_384,
+            allowed: 16_384,
+        }
     }
+}
+
+/// Where the processes of virtual clusters live.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Placement {
+    /// In one cgroup of ours for each virtual cluster.
+    #[default]
+    Directory,
+    /// In the kubelet's cgroups of pods, which are registered and never written to.
+    Overlay,
 }
 
 /// Which controls this node can enforce.
@@ -94,4 +119,6 @@ pub struct NodeFacts {
     pub support: Support,
     /// How many entries each table can hold.
     pub capacities: Capacities,
+    /// Where the processes of virtual clusters live.
+    pub placement: Placement,
 }

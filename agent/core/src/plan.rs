@@ -10,9 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_abi::{Address, FarEnd, MODE_ENFORCE, MODE_OFF, Member, Prefix};
 
 use crate::desired::{Desired, DesiredCgroup, DesiredNetwork};
-use crate::name::VirtualClusterName;
+use crate::name::{CgroupId, VirtualClusterName};
 use crate::observed::{Capacities, Observed, ObservedCgroup, ObservedNetwork};
 use crate::step::Step;
+
+mod overlay;
+
+pub use overlay::{NOBODY, admit};
 
 /// Steps in the order in which they are to be done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -41,9 +45,7 @@ impl Plan {
 pub enum PlanError {
     /// It would not fit.
     #[error(
-        "kernel table {table} would need {needed} entries and holds {capacity}; give virtual clusters \
-         prefixes instead of single addresses, or (for ADDRESSES) detach and start the agent with a \
-         greater --max-addresses"
+        "kernel table {table} would need {needed} entries and holds {capacity}; {}", mend(.table)
     )]
     TableFull {
         /// Which.
@@ -53,6 +55,21 @@ pub enum PlanError {
         /// How many it holds.
         capacity: usize,
     },
+}
+
+fn mend(table: &str) -> &'static str {
+    match table {
+        "CELLS" => {
+            "place fewer virtual clusters on this node, or detach and start the agent with a greater \
+             --max-counted-cgroups"
+        }
+        "ADDRESSES" => {
+            "give virtual clusters prefixes instead of single addresses, or detach and start the \
+             agent with a greater --max-addresses"
+        }
+        "PREFIXES" => "give virtual clusters fewer and wider prefixes",
+        _ => "place fewer virtual clusters on this node",
+    }
 }
 
 /// The programs that a node must have attached.
@@ -66,23 +83,44 @@ pub fn plan(
 ) -> Result<Plan, PlanError> {
     fits(desired, observed, capacities)?;
     let mut steps = Vec::new();
+    if let Some(overlay) = &desired.overlay {
+        overlay::plan(desired, overlay, observed, capacities, &mut steps);
+        forget_versions(observed, &mut steps);
+        return Ok(Plan { steps });
+    }
+    let mut ends = ends(desired, observed);
+    if !has_room(desired, observed, capacities) {
+        steps.append(&mut ends);
+    }
     cgroups(desired, observed, &mut steps);
     let tightened = network(desired, observed, capacities, &mut steps);
     for name in tightened {
         steps.push(Step::EndConnections { name });
     }
-    retire(desired, observed, &mut steps);
-    // Only once all stands: whose a cgroup is, the last counts of another version need, too.
-    if steps.is_empty() {
-        steps.extend(observed.network.retired.iter().copied().map(Step::ForgetVersion));
-    }
+    release_gone(desired, observed, &mut steps);
+    steps.append(&mut ends);
+    forget_versions(observed, &mut steps);
     Ok(Plan { steps })
 }
 
+/// Only once all stands: whose a cgroup is, the last counts of another version need, too.
+fn forget_versions(observed: &Observed, steps: &mut Vec<Step>) {
+    if steps.is_empty() {
+        steps.extend(observed.network.retired.iter().copied().map(Step::ForgetVersion));
+    }
+}
+
 fn fits(desired: &Desired, observed: &Observed, capacities: Capacities) -> Result<(), PlanError> {
-    let retired = observed.cgroups.keys().filter(|name| !desired.cgroups.contains_key(*name));
+    let members = if desired.overlay.is_some() {
+        overlay::members(desired, observed)
+    } else {
+        // Those that are gone and have no process make room, see `has_room`.
+        let living = gone(desired, observed).filter(|(_, cgroup)| cgroup.populated).count();
+        desired.network.members.len() + living
+    };
     let needs = [
-        ("MEMBERS", desired.network.members.len() + retired.count(), capacities.members),
+        ("MEMBERS", members, capacities.members),
+        ("CELLS", members, capacities.counters),
         ("ADDRESSES", desired.network.addresses.len(), capacities.addresses),
         ("PREFIXES", desired.network.prefixes.len(), capacities.prefixes),
         ("ALLOWED", desired.network.allowed.len(), capacities.allowed),
@@ -91,6 +129,18 @@ fn fits(desired: &Desired, observed: &Observed, capacities: Capacities) -> Resul
         Some((table, needed, capacity)) => Err(PlanError::TableFull { table, needed, capacity }),
         None => Ok(()),
     }
+}
+
+/// Whether all that is new has room beside all that is there. Where not, what is gone ends first.
+fn has_room(desired: &Desired, observed: &Observed, capacities: Capacities) -> bool {
+    let id = |name| observed.cgroups.get(name).map(|cgroup| cgroup.id);
+    let new = |is_there: &dyn Fn(&CgroupId) -> bool| {
+        let names = desired.network.members.keys();
+        names.filter(|name| !id(*name).is_some_and(|id| is_there(&id))).count()
+    };
+    let ObservedNetwork { members, counters, .. } = &observed.network;
+    members.len() + new(&|id| members.contains_key(id)) <= capacities.members
+        && counters.len() + new(&|id| counters.contains(id)) <= capacities.counters
 }
 
 fn cgroups(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
@@ -241,19 +291,28 @@ impl<K: Ord + Copy, V: PartialEq + Copy> Difference<K, V> {
     }
 }
 
-/// What to do with virtual clusters that are gone. One that still has processes is released:
-/// its limits are lifted and nothing is denied, but it is counted until its last process ends.
-fn retire(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
-    let gone = observed.cgroups.iter().filter(|(name, _)| !desired.cgroups.contains_key(*name));
-    let mut removed = BTreeSet::new();
-    for (name, cgroup) in gone {
-        if cgroup.populated {
-            release(name, cgroup, observed, steps);
-        } else {
-            steps.push(Step::RemoveCgroup { name: name.clone() });
-            removed.insert(cgroup.id);
-        }
+/// Virtual clusters that are gone.
+fn gone<'a>(
+    desired: &'a Desired,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a VirtualClusterName, &'a ObservedCgroup)> {
+    observed.cgroups.iter().filter(|(name, _)| !desired.cgroups.contains_key(*name))
+}
+
+/// One that is gone and still has processes is released: its limits are lifted and nothing is
+/// denied, but it is counted until its last process ends.
+fn release_gone(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
+    for (name, cgroup) in gone(desired, observed).filter(|(_, cgroup)| cgroup.populated) {
+        release(name, cgroup, observed, steps);
     }
+}
+
+/// Ends of those that are gone and have no process, and of entries whose cgroup is gone.
+fn ends(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let empty = || gone(desired, observed).filter(|(_, cgroup)| !cgroup.populated);
+    let mut steps: Vec<_> =
+        empty().map(|(name, _)| Step::RemoveCgroup { name: name.clone() }).collect();
+    let removed: BTreeSet<_> = empty().map(|(_, cgroup)| cgroup.id).collect();
     let alive: BTreeSet<_> = observed
         .cgroups
         .values()
@@ -264,6 +323,7 @@ fn retire(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
     steps.extend(stale.map(|id| Step::DeleteMember(*id)));
     let stale = observed.network.counters.iter().filter(|id| !alive.contains(id));
     steps.extend(stale.map(|id| Step::DeleteCounters(*id)));
+    steps
 }
 
 fn release(

@@ -26,6 +26,19 @@ pub struct Sample {
     pub virtual_clusters: BTreeMap<VirtualClusterName, VirtualClusterSample>,
     /// Virtual clusters that could not be read, and why: a gap, never a zero.
     pub failed: BTreeMap<VirtualClusterName, String>,
+    /// Pods that are members, and those that were and of which network counters are left.
+    pub pods: BTreeMap<CgroupId, PodSample>,
+    /// Pods that could not be read, and why.
+    pub failed_pods: BTreeMap<CgroupId, String>,
+}
+
+/// What was counted for one pod. `None`: this node does not count it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PodSample {
+    /// From its cgroup's files; nothing of a cgroup that is gone.
+    pub cgroup_counters: CgroupCounters,
+    /// From the network programs, added over CPUs.
+    pub network: Option<Box<Counters>>,
 }
 
 /// What programs of another version have counted.

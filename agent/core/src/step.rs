@@ -5,8 +5,25 @@ use std::fmt;
 use bulkhead_abi::{Address, AllowKey, FarEnd, Member, Prefix};
 
 use crate::address::{AddressBlock, from_abi};
+use crate::binding::Unknown;
 use crate::control::{Control, ControlValue, Controller};
+use crate::inventory::PodPath;
 use crate::name::{CgroupId, VirtualClusterName};
+
+/// The cgroup of a pod, as the kernel had it when the plan was made.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PodCgroup {
+    /// Where it is, below the kubelet's root.
+    pub path: PodPath,
+    /// Its incarnation.
+    pub id: CgroupId,
+}
+
+impl fmt::Display for PodCgroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pod {} (cgroup {})", self.path.uid(), self.id)
+    }
+}
 
 /// One change to the node. Steps name virtual clusters, not cgroup ids, where the cgroup may
 /// not be there yet when the plan is made.
@@ -58,12 +75,37 @@ pub enum Step {
         /// As the table has it.
         member: Member,
     },
+    /// Makes counters for a pod, at zero.
+    CreatePodCounters {
+        /// Whose.
+        name: VirtualClusterName,
+        /// The pod.
+        pod: PodCgroup,
+    },
+    /// Says whose a pod is and how it is judged: from here on verdicts hold.
+    SetPodMember {
+        /// Whose; `None`: nobody's.
+        name: Option<VirtualClusterName>,
+        /// The pod.
+        pod: PodCgroup,
+        /// As the table has it.
+        member: Member,
+    },
+    /// Says what becomes of the pods of nobody.
+    SetUnknown(Unknown),
     /// Writes CONFIG and attaches the programs that are not attached: they begin to judge.
     Attach,
     /// Ends the open TCP connections of a virtual cluster that its verdicts deny now.
     EndConnections {
         /// Whose.
         name: VirtualClusterName,
+    },
+    /// Ends the open TCP connections of a pod that its verdicts deny now.
+    EndPodConnections {
+        /// Whose.
+        name: VirtualClusterName,
+        /// The pod.
+        pod: PodCgroup,
     },
     /// Removes the cgroup of a virtual cluster that is gone and has no processes.
     RemoveCgroup {
@@ -88,7 +130,10 @@ impl Step {
             | Self::SetMember { name, .. }
             | Self::Isolate { name }
             | Self::EndConnections { name }
+            | Self::CreatePodCounters { name, .. }
+            | Self::EndPodConnections { name, .. }
             | Self::RemoveCgroup { name } => Some(name),
+            Self::SetPodMember { name, .. } => name.as_ref(),
             _ => None,
         }
     }
@@ -97,7 +142,7 @@ impl Step {
     /// cluster harms no other; tables and programs are everybody's, and their order is what
     /// keeps enforcement closed.
     pub const fn failure_stops(&self) -> bool {
-        self.subject().is_none()
+        self.subject().is_none() && !matches!(self, Self::SetPodMember { .. })
     }
 
     /// Whether what was counted must be in the journal before it: counters end with it, or the
@@ -157,6 +202,21 @@ impl fmt::Display for Step {
                 mode(member.mode)
             ),
             Self::Isolate { name } => write!(f, "isolate {name} until it has its new number"),
+            Self::CreatePodCounters { name, pod } => {
+                write!(f, "create network counters of {pod} of {name}")
+            }
+            Self::SetPodMember { name: Some(name), pod, member } => write!(
+                f,
+                "judge {pod} of {name} as virtual cluster {} in mode {}",
+                member.virtual_cluster,
+                mode(member.mode)
+            ),
+            Self::SetPodMember { name: None, pod, .. } => write!(f, "leave {pod} alone"),
+            Self::SetUnknown(Unknown::Allow) => f.write_str("leave pods of nobody alone"),
+            Self::SetUnknown(Unknown::Deny) => f.write_str("cut pods of nobody off"),
+            Self::EndPodConnections { name, pod } => {
+                write!(f, "end denied TCP connections of {pod} of {name}")
+            }
             Self::Attach => f.write_str("write CONFIG and attach programs"),
             Self::EndConnections { name } => write!(f, "end denied TCP connections of {name}"),
             Self::RemoveCgroup { name } => write!(f, "remove cgroup {name}"),

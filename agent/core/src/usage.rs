@@ -48,7 +48,20 @@ pub struct UsageRecord {
 }
 
 mod account;
+mod baseline;
 mod integral;
+mod pods;
 
 pub use account::{Accounting, account};
+pub use baseline::{Baseline, Baselines};
 pub use integral::{Integral, Integrals};
+pub use pods::{PodAccounting, PodOwner, account_pods};
+
+/// What accounting carries over from pass to pass, and over restarts of the agent.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Books {
+    /// Levels integrated over time.
+    pub integrals: Integrals,
+    /// Where counting began for pods.
+    pub baselines: Baselines,
+}

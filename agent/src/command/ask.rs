@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 
 use super::print;
 use crate::admin;
-use crate::args::{OutputArgs, Places};
+use crate::args::{Expected, Places, StatusArgs};
 
 /// Prints what the running agent would do now.
 pub fn plan(places: &Places) -> Result<ExitCode> {
@@ -28,13 +28,30 @@ pub fn plan(places: &Places) -> Result<ExitCode> {
 }
 
 /// Prints what the running agent has done.
-pub fn status(places: &Places, output: OutputArgs) -> Result<ExitCode> {
+pub fn status(places: &Places, args: StatusArgs) -> Result<ExitCode> {
     let answer = ask(places, async |mut agent: NodeAgentClient<Channel>| {
         agent.get_status(v1::GetStatusRequest {}).await
     })?;
-    let text = if output.json { status_json(&answer)? } else { status_text(&answer) };
+    if let Some(expected) = args.is {
+        return Ok(if is(expected, &answer) { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let text = if args.output.json { status_json(&answer)? } else { status_text(&answer) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the node is as a probe expects.
+fn is(expected: Expected, answer: &v1::GetStatusResponse) -> bool {
+    let status = answer.status.clone().unwrap_or_default();
+    let stands = |one: &v1::VirtualClusterNodeStatus| {
+        matches!(State::try_from(one.state), Ok(State::Applied | State::Degraded))
+    };
+    match expected {
+        Expected::Running => true,
+        Expected::Enforcing => {
+            status.applied_generation != 0 && status.virtual_clusters.iter().all(stands)
+        }
+    }
 }
 
 fn ask<T>(
@@ -76,6 +93,7 @@ fn status_text(answer: &v1::GetStatusResponse) -> String {
         format!("generation {}", status.applied_generation),
         format!("journal backlog {} records", status.journal_backlog_records),
     ];
+    lines.extend(answer.pods.iter().flat_map(pods_lines));
     let line =
         |mark: &str, reason: &v1::Reason| format!("{mark} {}: {}", reason.subject, reason.message);
     lines.extend(status.reasons.iter().map(|reason| line("!", reason)));
@@ -92,6 +110,44 @@ fn status_text(answer: &v1::GetStatusResponse) -> String {
     lines
         .extend(missing.iter().map(|control| format!("  {}: {}", control.control, control.reason)));
     lines.join("\n") + "\n"
+}
+
+fn pods_lines(pods: &v1::NodePods) -> Vec<String> {
+    let runtime = if pods.runtime.is_empty() {
+        format!("runtime away ({})", pods.runtime_away)
+    } else {
+        format!("runtime {}", pods.runtime)
+    };
+    let registered = pods.registered.iter().map(|one| {
+        let uncounted = match one.ended_uncounted {
+            0 => String::new(),
+            count => format!(", {count} went without a last count"),
+        };
+        format!("pods of {}: {}{uncounted}", one.virtual_cluster, one.pods)
+    });
+    let others = format!(
+        "other pods: {} of nobody, {} never cut off, {} not known",
+        pods.of_nobody, pods.exempt, pods.unknown
+    );
+    [runtime].into_iter().chain(registered).chain([others]).collect()
+}
+
+fn pods_json(pods: &v1::NodePods) -> serde_json::Value {
+    let registered = pods.registered.iter().map(|one| {
+        serde_json::json!({
+            "virtual_cluster": one.virtual_cluster,
+            "pods": one.pods,
+            "ended_uncounted": one.ended_uncounted,
+        })
+    });
+    serde_json::json!({
+        "runtime": pods.runtime,
+        "runtime_away": pods.runtime_away,
+        "registered": registered.collect::<Vec<_>>(),
+        "exempt": pods.exempt,
+        "of_nobody": pods.of_nobody,
+        "unknown": pods.unknown,
+    })
 }
 
 fn status_json(answer: &v1::GetStatusResponse) -> Result<String> {
@@ -124,6 +180,40 @@ fn status_json(answer: &v1::GetStatusResponse) -> Result<String> {
         "reasons": reasons(&status.reasons),
         "virtual_clusters": status.virtual_clusters.iter().map(one).collect::<Vec<_>>(),
         "controls": controls.iter().map(control).collect::<Vec<_>>(),
+        "pods": answer.pods.as_ref().map(pods_json),
     });
     Ok(serde_json::to_string_pretty(&value)? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(generation: u64, states: &[State]) -> v1::GetStatusResponse {
+        let one = |state: &State| v1::VirtualClusterNodeStatus {
+            state: i32::from(*state),
+            ..v1::VirtualClusterNodeStatus::default()
+        };
+        let status = v1::NodeStatus {
+            applied_generation: generation,
+            virtual_clusters: states.iter().map(one).collect(),
+            ..v1::NodeStatus::default()
+        };
+        v1::GetStatusResponse { status: Some(status), ..v1::GetStatusResponse::default() }
+    }
+
+    #[test]
+    fn a_node_enforces_when_nothing_is_refused_or_still_to_come() {
+        for (generation, states, expected) in [
+            (0, &[][..], false),
+            (1, &[][..], true),
+            (1, &[State::Applied, State::Degraded][..], true),
+            (1, &[State::Applied, State::Pending][..], false),
+            (1, &[State::Refused][..], false),
+        ] {
+            let answer = answer(generation, states);
+            assert_eq!(is(Expected::Enforcing, &answer), expected, "{generation} {states:?}");
+            assert!(is(Expected::Running, &answer));
+        }
+    }
 }

@@ -29,7 +29,7 @@ impl Rig {
             window_nanoseconds: NonZeroU64::new(SECOND).unwrap(),
             longest_gap_nanoseconds: 30 * SECOND,
         };
-        let cycle = Cycle::new(FakeKernel::default(), journal, settings, Integrals::default());
+        let cycle = Cycle::new(FakeKernel::default(), journal, settings, Books::default());
         Self { cycle, clock: 0, _directory: directory }
     }
 
@@ -41,7 +41,7 @@ impl Rig {
     fn tell(&mut self, generation: u64, clusters: Vec<VirtualCluster>) {
         let virtual_clusters = clusters.into_iter().map(|one| (one.name.clone(), one)).collect();
         let snapshot = Snapshot { generation, virtual_clusters, ..Snapshot::default() };
-        self.cycle.learn(Fact::Snapshot(snapshot));
+        self.cycle.learn(snapshot.into());
     }
 
     /// Steps done, but for connections that are ended once more.
@@ -272,6 +272,7 @@ fn the_owner_ends_when_only_a_restart_can_mend() {
         snapshot_file: PathBuf::new(),
         status,
         facts: tokio::sync::watch::channel(bulkhead_proto::v1::NodeFacts::default()).0,
+        kubernetes: None,
     };
     // Returns although nobody told it to end: `_events` is still there.
     let owner = crate::owner::Owner::new(rig.cycle, reports);

@@ -71,6 +71,7 @@ impl Journal {
             shared: Shared::new(id, state, last),
             next: last.0 + 1,
             checkpoint: found.checkpoint,
+            mendings: found.mendings,
             must_rotate,
             acknowledgement_unwritten: false,
             exhausted: false,
@@ -81,8 +82,8 @@ impl Journal {
     }
 
     /// After recovery: begins a segment where there is none, where the last is of another boot or
-    /// was mended, or where numbers go on with a gap, so that all of this is remembered; then
-    /// removes what was acknowledged. A full disk is no reason not to open: the segment is tried
+    /// was mended, or where numbers go on with a gap, so that all of this is remembered and
+    /// what showed it can go; then removes what was acknowledged. A full disk is no reason not to open: the segment is tried
     /// again with the next append.
     fn settle(&mut self) -> Result<(), JournalError> {
         if self.must_rotate {

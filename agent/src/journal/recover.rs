@@ -10,6 +10,8 @@
 //! Where the end of the last segment is not whole, nobody can say how much was behind it: the
 //! controller may have had many batches of a file that lost its end. So numbers go on behind all
 //! that any segment could have held: what got one of theirs would be taken for a duplicate.
+//! What shows that is taken away ([`Mending`]) only when a segment has begun whose name keeps the
+//! jump: a start that is ended before that, or finds the disk full, leaves it for the next.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -28,6 +30,9 @@ use super::storage::{Replacement, Storage, UNFINISHED, sync_directory_of};
 /// In the name of a segment that is kept aside.
 const ASIDE: &str = ".damaged";
 
+/// The beginning of no record.
+const TORN: u8 = 0xff;
+
 /// More batches than any segment can hold: a journal has 4 GiB at most.
 const MOST_BATCHES: u64 = 1 << 32;
 
@@ -44,8 +49,33 @@ pub(super) struct Found {
     pub(super) latest: Latest,
     pub(super) truncated: Option<TornTail>,
     pub(super) damaged: Vec<Damaged>,
+    /// To be carried out when numbers have gone on in a new segment.
+    pub(super) mendings: Vec<Mending>,
     /// Files that earlier runs kept aside.
     pub(super) kept_aside: Vec<PathBuf>,
+}
+
+/// What takes away the last sign that the end of the last segment was not whole.
+#[derive(Debug)]
+pub(super) enum Mending {
+    /// Cuts off what is behind the last good record.
+    Cut { path: PathBuf, file: Arc<File>, length: u64 },
+    /// Removes a segment that is kept aside under another name.
+    Remove { path: PathBuf },
+}
+
+impl Mending {
+    pub(super) fn carry_out(&self, storage: &dyn Storage) -> Result<(), JournalError> {
+        match self {
+            Self::Cut { path, file, length } => storage
+                .truncate(file, *length)
+                .and_then(|()| storage.sync(file))
+                .map_err(|source| JournalError::system("cut the torn tail of", path, source)),
+            Self::Remove { path } => fs::remove_file(path)
+                .and_then(|()| sync_directory_of(path))
+                .map_err(|source| JournalError::system("keep aside", path, source)),
+        }
+    }
 }
 
 struct Candidate {
@@ -68,8 +98,9 @@ pub(super) fn recover(
         remove(&path)?;
     }
     let (mut covered, mut most_covered) = (0, 0);
-    let last = candidates.last().map_or(0, |candidate| candidate.base);
-    for candidate in candidates {
+    let mut candidates = candidates.into_iter().peekable();
+    while let Some(candidate) = candidates.next() {
+        let next = candidates.peek().map(|next| next.base);
         if candidate.base <= covered {
             // A crash came between putting the shorter segment in place and this.
             remove(&candidate.path)?;
@@ -77,9 +108,8 @@ pub(super) fn recover(
         }
         covered = candidate.header.as_ref().map_or(covered, |(header, _)| header.covers);
         most_covered = covered.max(most_covered);
-        let is_last = candidate.base == last;
         found.highest = found.highest.max(candidate.base - 1);
-        take(storage, &mut found, candidate, boot, is_last)?;
+        take(storage, &mut found, candidate, boot, next)?;
     }
     // A segment with a number up to there would be taken for one that is done with.
     found.highest = found.highest.max(found.acknowledged).max(most_covered);
@@ -154,16 +184,22 @@ fn take(
     found: &mut Found,
     candidate: Candidate,
     boot: &str,
-    is_last: bool,
+    next: Option<u64>,
 ) -> Result<(), JournalError> {
     let path = &candidate.path;
+    let is_last = next.is_none();
     let bytes = fs::read(path).map_err(|source| JournalError::system("read", path, source))?;
     let Some((header, both)) = candidate.header else {
-        found.damaged.push(set_aside_whole(path, &bytes)?);
+        let aside =
+            link_aside(path).map_err(|source| JournalError::system("keep aside", path, source))?;
+        found.damaged.push(Damaged::whole(path, aside, bytes.len()));
+        let removal = Mending::Remove { path: path.clone() };
         if is_last {
             found.highest += MOST_BATCHES;
+            found.mendings.push(removal);
+            return Ok(());
         }
-        return Ok(());
+        return removal.carry_out(storage);
     };
     let this_boot = header.boot == boot;
     let latest = &mut found.latest;
@@ -181,21 +217,34 @@ fn take(
     let lost_at_end = bytes.len().saturating_sub(good_end);
     // A segment gets its name only when both its headers are on the disk.
     let is_cut = bytes.len() < RECORDS_AT || contents.is_damaged_after_last();
-    if is_last && is_cut {
+    // Or was when numbers jumped, but the agent was ended before it was mended.
+    let was_last = next.is_none_or(|next| next > found.highest + MOST_BATCHES);
+    let is_given_up = is_last && is_cut;
+    if is_given_up {
         found.highest += MOST_BATCHES;
     }
-    let torn = is_last && both && contents.damage.len() == 1 && lost_at_end > 0;
+    let torn = was_last && both && contents.damage.len() == 1 && lost_at_end > 0;
     let segment = if torn {
         found.truncated = Some(TornTail::new(path, good_end, lost_at_end));
-        cut(storage, path, header, &contents, good_end)?
+        open(path, header, &contents, good_end)?
     } else if both && contents.damage.is_empty() {
         open(path, header, &contents, bytes.len())?
     } else {
-        let (segment, damaged) = repair(storage, path, header, &bytes, &contents)?;
+        let (segment, damaged) = repair(storage, path, header, &bytes, (&contents, is_given_up))?;
         found.damaged.push(damaged);
         segment
     };
+    let cut = (torn || is_given_up).then(|| Mending::Cut {
+        path: segment.path.clone(),
+        file: Arc::clone(&segment.file),
+        length: segment.length,
+    });
     found.segments.push(segment);
+    match cut {
+        Some(cut) if is_last => found.mendings.push(cut),
+        Some(cut) => cut.carry_out(storage)?,
+        None => {}
+    }
     Ok(())
 }
 
@@ -215,27 +264,13 @@ fn open(
     Ok(Segment { header, path: path.to_owned(), file: Arc::new(file), length, entries })
 }
 
-fn cut(
-    storage: &dyn Storage,
-    path: &Path,
-    header: Header,
-    contents: &Contents,
-    good_end: usize,
-) -> Result<Segment, JournalError> {
-    let segment = open(path, header, contents, good_end)?;
-    storage
-        .truncate(&segment.file, segment.length)
-        .and_then(|()| storage.sync(&segment.file))
-        .map_err(|source| JournalError::system("cut the torn tail of", path, source))?;
-    Ok(segment)
-}
-
+/// Puts a segment with the good records in place; one that is `torn` also looks so until it is cut.
 fn repair(
     storage: &dyn Storage,
     path: &Path,
     header: Header,
     bytes: &[u8],
-    contents: &Contents,
+    (contents, torn): (&Contents, bool),
 ) -> Result<(Segment, Damaged), JournalError> {
     let failed = |source| JournalError::system("put the good records in place of", path, source);
     let aside = link_aside(path).map_err(failed)?;
@@ -245,20 +280,15 @@ fn repair(
         all.extend_from_slice(&bytes[range.clone()]);
     }
     mended.write(&all).map_err(failed)?;
+    if torn {
+        mended.write(&[TORN]).map_err(failed)?;
+    }
     let file = Arc::new(mended.finish().map_err(failed)?);
     let after = contents.entries.first().map_or(0, |entry| entry.sequence - 1);
     let entries = Contents::read(&all, after, |_| {}).entries;
     let length = u64::try_from(all.len()).unwrap_or(u64::MAX);
     let damaged = Damaged::new(path, aside, contents);
     Ok((Segment { header, path: path.to_owned(), file, length, entries }, damaged))
-}
-
-fn set_aside_whole(path: &Path, bytes: &[u8]) -> Result<Damaged, JournalError> {
-    let aside = link_aside(path)
-        .and_then(|aside| fs::remove_file(path).map(|()| aside))
-        .and_then(|aside| sync_directory_of(path).map(|()| aside))
-        .map_err(|source| JournalError::system("keep aside", path, source))?;
-    Ok(Damaged::whole(path, aside, bytes.len()))
 }
 
 /// Gives a file a second name that says what it is. A link, so that there is no moment in which

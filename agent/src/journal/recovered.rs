@@ -18,7 +18,7 @@ pub struct Recovered {
     pub last_sequence: Sequence,
     /// Every batch up to here is durable at the controller; 0: none.
     pub acknowledged: Sequence,
-    /// What a crash cut; it is no longer there.
+    /// What a crash cut; it is no longer there once the disk has room for a new segment.
     pub truncated: Option<TornTail>,
     /// What bad storage took; an operator must know.
     pub damaged: Vec<Damaged>,
@@ -50,7 +50,7 @@ impl Recovered {
 pub struct TornTail {
     /// The segment.
     pub path: PathBuf,
-    /// Where its good records end, in bytes; so long is the file now.
+    /// Where its good records end, in bytes.
     pub offset: u64,
     /// Bytes that were cut off.
     pub bytes_lost: u64,

@@ -14,6 +14,7 @@ use super::error::JournalError;
 use super::format::{Header, Kind, LAST_SEQUENCE, RECORDS_AT, Record};
 use super::latest::message;
 use super::reader::Reader;
+use super::recover::Mending;
 use super::renumber::Renumbering;
 use super::segment::{Segment, Shared, name};
 use super::storage::{Replacement, Storage};
@@ -38,6 +39,8 @@ pub struct Journal {
     pub(super) next: u64,
     /// The last that is on the disk.
     pub(super) checkpoint: Option<Vec<u8>>,
+    /// What waits for a new segment.
+    pub(super) mendings: Vec<Mending>,
     /// The last segment may not be written any more.
     pub(super) must_rotate: bool,
     /// The disk was full when it should have been written.
@@ -257,13 +260,21 @@ impl Journal {
             .map_err(|source| JournalError::system("begin segment", &path, source))?;
         let length = size(begin.bytes.len());
         let segment = Segment { header, path, file: Arc::new(file), length, entries: Vec::new() };
+        self.go_on_in(segment);
+        self.must_rotate = false;
+        self.acknowledgement_unwritten = false;
+        while let Some(mending) = self.mendings.last() {
+            mending.carry_out(&*self.storage)?;
+            self.mendings.pop();
+        }
+        Ok(())
+    }
+
+    fn go_on_in(&self, segment: Segment) {
         let mut state = self.shared.state();
         // One without batches has the same number, so its file has just been replaced.
         state.segments.retain(|other| other.header.base != segment.header.base);
         state.segments.push(segment);
-        self.must_rotate = false;
-        self.acknowledgement_unwritten = false;
-        Ok(())
     }
 
     pub(super) fn remove_acknowledged(&mut self, acknowledged: u64) -> Result<(), JournalError> {

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use bulkhead_core::amount::Pids;
 use bulkhead_core::{
-    Bytes, Capacities, CgroupCounters, CgroupId, Control, NanoCores, NodeFacts, Observed, Sample,
-    Step, Support, VirtualClusterName, VirtualClusterSample, model,
+    Bytes, Capacities, CgroupCounters, CgroupId, Control, NanoCores, NodeFacts, Observed,
+    Placement, Pod, PodCgroup, PodSample, Sample, Step, Support, VirtualClusterName,
+    VirtualClusterSample, model,
 };
 
 use super::seam::{Kernel, KernelError};
@@ -28,6 +29,10 @@ pub struct FakeKernel {
     pub unreadable: BTreeMap<VirtualClusterName, String>,
     /// Whether somebody took the root or the pins away.
     pub taken_away: bool,
+    /// Where the processes of virtual clusters live.
+    pub placement: Placement,
+    /// What the files of each pod's cgroup count.
+    pub counted_pods: BTreeMap<CgroupId, CgroupCounters>,
     next_cgroup: u64,
 }
 
@@ -42,6 +47,7 @@ impl Kernel for FakeKernel {
             devices: BTreeMap::new(),
             support: Support::default(),
             capacities: Capacities::default(),
+            placement: self.placement,
         })
     }
 
@@ -67,12 +73,22 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
+    fn pod(&mut self, pod: &Pod) -> Result<Option<PodCgroup>, KernelError> {
+        let mut pods = self.observed.pods.iter();
+        let found = pods.find(|(_, path)| *path.uid() == pod.uid);
+        Ok(found.map(|(id, path)| PodCgroup { path: path.clone(), id: *id }))
+    }
+
     fn sample(&mut self, now: Now) -> Result<Sample, KernelError> {
         let sample = |(name, cgroup): (&VirtualClusterName, &bulkhead_core::ObservedCgroup)| {
             let cgroup_counters = self.counted.get(name).copied().unwrap_or_default();
             let cgroup = cgroup.id;
             let seen = VirtualClusterSample { cgroup, cgroup_counters, network: None };
             (name.clone(), seen)
+        };
+        let pod = |id: &CgroupId| {
+            let cgroup_counters = self.counted_pods.get(id).copied().unwrap_or_default();
+            (*id, PodSample { cgroup_counters, network: None })
         };
         Ok(Sample {
             at: now.at,
@@ -81,6 +97,12 @@ impl Kernel for FakeKernel {
             foreign: Vec::new(),
             virtual_clusters: self.observed.cgroups.iter().map(sample).collect(),
             failed: self.unreadable.clone(),
+            pods: if self.placement == Placement::Overlay {
+                self.observed.network.counters.iter().map(pod).collect()
+            } else {
+                BTreeMap::new()
+            },
+            failed_pods: BTreeMap::new(),
         })
     }
 }

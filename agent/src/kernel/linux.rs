@@ -1,23 +1,19 @@
 //! The real kernel: cgroupfs and bpf(2) behind the seam.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bulkhead_abi::{AllowKey, FarEnd, Prefix, Verdict, classify, decide};
-use bulkhead_core::address::to_abi;
-use bulkhead_core::sample::ForeignCounters;
 use bulkhead_core::{
-    Capacities, CgroupId, Controller, NodeFacts, Observed, ObservedNetwork, Sample, Step,
-    UnixNanos, VirtualClusterName, VirtualClusterSample,
+    Controller, NodeFacts, Observed, Sample, Step, UnixNanos, VirtualClusterName,
+    VirtualClusterSample,
 };
 
-use super::bpf::{Bpf, BpfError, Foreign};
+use super::bpf::Bpf;
 use super::cgroup::{CgroupError, CgroupTree, EmptyLeaves, Observer, Sampler};
 use super::probe::{Probe, host_addresses};
 use super::seam::{Kernel, KernelError};
-use super::sockets;
+use super::tables::{self, table};
 use crate::clock::Now;
 
 /// How long a leaf of `exec` may be empty before it is taken for left behind: one is empty for a
@@ -37,10 +33,6 @@ pub struct LinuxKernel {
 
 fn cgroup(error: &CgroupError) -> KernelError {
     KernelError::new("cgroup", error)
-}
-
-fn table(name: &'static str) -> impl Fn(BpfError) -> KernelError {
-    move |error| KernelError::new(name, &error)
 }
 
 impl LinuxKernel {
@@ -82,131 +74,45 @@ impl LinuxKernel {
         })
     }
 
-    fn observe_network(&self) -> Result<ObservedNetwork, KernelError> {
-        let tables = self.bpf.tables();
-        let members = tables.members.read_all().map_err(table("MEMBERS"))?;
-        let counters = tables.counters.read_all().map_err(table("COUNTERS"))?;
-        let allowed = tables.allowed.read_all().map_err(table("ALLOWED"))?;
-        let attached = self.bpf.attached().map_err(table("programs"))?;
-        Ok(ObservedNetwork {
-            members: members.into_iter().map(|(id, member)| (CgroupId(id), member)).collect(),
-            addresses: collect(tables.addresses.read_all().map_err(table("ADDRESSES"))?),
-            prefixes: collect(tables.prefixes.read_all().map_err(table("PREFIXES"))?),
-            allowed: allowed.into_iter().map(|(pair, _)| pair).collect(),
-            counters: counters.into_iter().map(|(id, _)| CgroupId(id)).collect(),
-            attached: attached.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect(),
-            configured: self.bpf.configured().map_err(table("CONFIG"))?,
-            retired: self.foreign()?.iter().filter(|f| !f.is_linked).map(|f| f.version).collect(),
-        })
-    }
-
-    fn foreign(&self) -> Result<Vec<Foreign>, KernelError> {
-        self.bpf.foreign().map_err(table("counters of another version"))
-    }
-
     fn apply_to_tables(&self, step: &Step) -> Result<(), KernelError> {
         let tables = self.bpf.tables();
         match step {
-            Step::PutAddresses(entries) => {
-                tables.addresses.put(entries).map_err(table("ADDRESSES"))
-            }
-            Step::DeleteAddresses(keys) => {
-                tables.addresses.remove(keys).map_err(table("ADDRESSES"))
-            }
-            Step::PutPrefixes(entries) => tables.prefixes.put(entries).map_err(table("PREFIXES")),
-            Step::DeletePrefixes(keys) => tables.prefixes.remove(keys).map_err(table("PREFIXES")),
-            Step::Allow(pairs) => {
-                let entries: Vec<_> = pairs.iter().map(|pair| (*pair, 1)).collect();
-                tables.allowed.put(&entries).map_err(table("ALLOWED"))
-            }
-            Step::Disallow(pairs) => tables.allowed.remove(pairs).map_err(table("ALLOWED")),
             Step::CreateCounters { name } => {
                 let created = tables.counters.create(self.id(name)?);
-                created.map(drop).map_err(table("COUNTERS"))
+                created.map(drop).map_err(table("CELLS"))
             }
             Step::SetMember { name, member } => {
                 let entry = (self.id(name)?, *member);
                 tables.members.put(&[entry]).map_err(table("MEMBERS"))
             }
-            Step::DeleteMember(id) => tables.members.remove(&[id.0]).map_err(table("MEMBERS")),
-            Step::DeleteCounters(id) => {
-                tables.counters.remove(id.0).map(drop).map_err(table("COUNTERS"))
-            }
-            Step::ForgetVersion(version) => {
-                self.bpf.forget(*version).map_err(table("counters of another version"))
-            }
             Step::Isolate { name } => {
                 tables.members.remove(&[self.id(name)?]).map_err(table("MEMBERS"))
             }
-            _ => self.attach(),
+            step => tables::apply(&self.bpf, step),
         }
-    }
-
-    /// Attaches, and takes off what another version of the agent has left: its tables stand still,
-    /// and what it denies nobody could allow.
-    fn attach(&self) -> Result<(), KernelError> {
-        self.bpf.attach_all().map_err(table("programs"))?;
-        let others = self.bpf.detach_other_versions().map_err(table("programs"))?;
-        if !others.is_empty() {
-            tracing::warn!(?others, "took off what another version of the agent had left");
-        }
-        Ok(())
     }
 
     /// Ends what the tables, as they stand now, deny.
     fn end_connections(&self, name: &VirtualClusterName) -> Result<(), KernelError> {
-        let tables = self.bpf.tables();
-        let Some(member) = tables.members.get(&self.id(name)?).map_err(table("MEMBERS"))? else {
-            return Ok(());
-        };
-        let me = member.virtual_cluster;
-        // What cannot be looked up is left alone: its packets are judged all the same.
-        let far_end = |peer: SocketAddr| -> Result<Option<FarEnd>, BpfError> {
-            let address = to_abi(peer.ip());
-            match tables.addresses.get(&address)? {
-                None => tables.prefixes.get(&Prefix { prefix_len: 128, address }),
-                known => Ok(known),
-            }
-        };
-        let verdict = |peer| -> Result<Verdict, BpfError> {
-            let far = far_end(peer)?;
-            let to = far.map_or(0, |far| far.virtual_cluster);
-            let allowed = tables.allowed.get(&AllowKey { from: me, to })?.is_some();
-            Ok(decide(classify(me, far), allowed))
-        };
-        let denied = |peer| verdict(peer).is_ok_and(|verdict| verdict != Verdict::Pass);
         let directory = self.tree.path().join(name.as_str());
-        let done = sockets::end_connections(&directory, denied);
-        if done.ended > 0 {
-            let (ended, kept) = (done.ended, done.kept);
-            tracing::info!(virtual_cluster = %name, ended, kept, "ended connections denied now");
-        }
-        match done.errors.first() {
-            Some(error) => Err(KernelError::new("connections", error)),
-            None => Ok(()),
-        }
+        tables::end_connections(&self.bpf, (self.id(name)?, &directory), name)
     }
 }
 
-fn foreign_counters(foreign: Foreign) -> ForeignCounters {
-    let by_cgroup = foreign.counters.into_iter().map(|(id, counters)| (CgroupId(id), counters));
-    ForeignCounters { epoch: UnixNanos(foreign.epoch), by_cgroup: by_cgroup.collect() }
-}
-
-fn collect<K: Ord, V>(entries: Vec<(K, V)>) -> BTreeMap<K, V> {
-    entries.into_iter().collect()
+/// Members that are judged and not counted: their packets are a gap, not nothing.
+fn uncounted<'a, C>(
+    seen: impl Iterator<Item = (&'a VirtualClusterName, u64)>,
+    members: &BTreeSet<u64>,
+    counters: &BTreeMap<u64, C>,
+) -> Vec<(VirtualClusterName, String)> {
+    let gap = |(_, id): &(_, u64)| members.contains(id) && !counters.contains_key(id);
+    let why = || "its packets are not counted: the kernel has no counters for it".to_owned();
+    seen.filter(gap).map(|(name, _)| (name.clone(), why())).collect()
 }
 
 impl Kernel for LinuxKernel {
     fn node(&mut self, devices: &BTreeSet<PathBuf>) -> Result<NodeFacts, KernelError> {
-        let tables = self.bpf.tables();
-        let size = |capacity: u32| usize::try_from(capacity).unwrap_or(usize::MAX);
-        let capacities = Capacities {
-            members: size(tables.members.capacity().min(tables.counters.capacity())),
-            addresses: size(tables.addresses.capacity()),
-            prefixes: size(tables.prefixes.capacity()),
-            allowed: size(tables.allowed.capacity()),
-        };
+        let capacities = tables::capacities(&self.bpf);
         // Once our root has its controllers, its files are those of its children, too.
         let files = self.tree.control_files().map_err(|error| cgroup(&error))?;
         let controls = self.probe.controls(Some(&files));
@@ -223,7 +129,8 @@ impl Kernel for LinuxKernel {
         for leaf in swept.map_err(|error| cgroup(&error))? {
             tracing::debug!(leaf, "removed an empty leaf");
         }
-        Ok(Observed { cgroups: seen.cgroups, network: self.observe_network()? })
+        let network = tables::observe(&self.bpf)?;
+        Ok(Observed { cgroups: seen.cgroups, network, ..Observed::default() })
     }
 
     fn apply(&mut self, step: &Step) -> Result<(), KernelError> {
@@ -255,7 +162,7 @@ impl Kernel for LinuxKernel {
 
     fn sample(&mut self, now: Now) -> Result<Sample, KernelError> {
         let pass = self.sampler.sample(&self.tree).map_err(|error| cgroup(&error))?;
-        let counters = self.bpf.tables().counters.read_all().map_err(table("COUNTERS"))?;
+        let counters = self.bpf.tables().counters.read_all().map_err(table("CELLS"))?;
         let mut counters: BTreeMap<_, _> = counters.into_iter().collect();
         // Counters stand still while a program is off: what passes then is a gap, not nothing, and
         // nothing may end in it.
@@ -269,6 +176,11 @@ impl Kernel for LinuxKernel {
         if !linked {
             let off = "the kernel programs were off".to_owned();
             failed.extend(pass.readings.keys().map(|name| (name.clone(), off.clone())));
+        } else if pass.readings.values().any(|reading| !counters.contains_key(&reading.id.0)) {
+            let members = self.bpf.tables().members.read_all().map_err(table("MEMBERS"))?;
+            let members: BTreeSet<_> = members.into_iter().map(|(id, _)| id).collect();
+            let ids = pass.readings.iter().map(|(name, reading)| (name, reading.id.0));
+            failed.extend(uncounted(ids, &members, &counters));
         }
         let virtual_clusters = pass.readings.into_iter().map(|(name, reading)| {
             let seen = VirtualClusterSample {
@@ -282,9 +194,24 @@ impl Kernel for LinuxKernel {
             at: now.at,
             since_boot_nanoseconds: now.since_boot_nanoseconds,
             network_epoch: UnixNanos(self.bpf.epoch()),
-            foreign: self.foreign()?.into_iter().map(foreign_counters).collect(),
+            foreign: tables::foreign_counters(&self.bpf)?,
             virtual_clusters: virtual_clusters.collect(),
             failed,
+            ..Sample::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_without_counters_is_a_gap_and_who_is_no_member_is_none() {
+        let names = ["counted", "uncounted", "no-member"].map(|name| name.parse().unwrap());
+        let seen = names.iter().zip(1..);
+        let gaps = uncounted(seen, &BTreeSet::from([1, 2]), &BTreeMap::from([(1, 0)]));
+        let [(name, why)] = &gaps[..] else { panic!("{gaps:?}") };
+        assert_eq!((name, why.contains("not counted")), (&names[1], true));
     }
 }

@@ -8,6 +8,8 @@ pub mod exec;
 #[cfg(test)]
 pub mod fake;
 pub mod linux;
+pub mod overlay;
 pub mod probe;
 pub mod seam;
 pub mod sockets;
+mod tables;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use bulkhead_core::{Degradation, NodeFacts, Observed, Sample, Step};
+use bulkhead_core::{Degradation, NodeFacts, Observed, Pod, PodCgroup, Sample, Step};
 
 use crate::clock::Now;
 
@@ -50,6 +50,12 @@ pub trait Kernel {
     /// Does one step and reads it back. After an error the step is done, not done, or half done,
     /// and the next observation tells.
     fn apply(&mut self, step: &Step) -> Result<(), KernelError>;
+
+    /// A pod's cgroup as it is now; `None`: it is not there, or virtual clusters have their own.
+    fn pod(&mut self, pod: &Pod) -> Result<Option<PodCgroup>, KernelError> {
+        let _ = pod;
+        Ok(None)
+    }
 
     /// What was counted.
     fn sample(&mut self, now: Now) -> Result<Sample, KernelError>;

@@ -1,5 +1,6 @@
 //! How streams end.
 
+use bulkhead_proto::bearer::BearerError;
 use bulkhead_proto::connect::ConnectError;
 
 use super::assemble::Disorder;
@@ -10,6 +11,8 @@ use crate::journal::JournalError;
 pub(super) enum SessionError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    #[error("say who we are")]
+    Bearer(#[from] BearerError),
     #[error("the stream to the controller broke")]
     Stream(#[source] Box<tonic::Status>),
     #[error("the controller ended the stream")]

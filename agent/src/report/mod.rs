@@ -1,4 +1,5 @@
-//! The stream to the controller: usage and status go out, snapshots come in.
+//! The stream to the controller: usage, status and pods go out, snapshots and what changes in
+//! them come in.
 //!
 //! Usage is read from the journal, after what the controller says it has, and the journal's owner
 //! is told what it acknowledged; so an outage loses nothing, and neither does an end of this
@@ -9,6 +10,8 @@ mod assemble;
 mod backoff;
 mod ending;
 mod outside;
+mod pods;
+mod remote;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -18,13 +21,14 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bulkhead_core::Snapshot;
+use bulkhead_core::{LocalPods, Snapshot};
 use bulkhead_proto::{Endpoint, v1};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-pub use assemble::{Assembler, Disorder, Progress, Refusal, snapshot};
+pub use assemble::{Assembler, Disorder, Progress, Refusal};
 pub use outside::{Connecting, Outside, Reading, World};
+pub use remote::{Introducing, Remote};
 
 use crate::journal::{Reader, Sequence};
 use backoff::Backoff;
@@ -46,6 +50,8 @@ pub struct ReportOptions {
     /// What the node stands at. Its backlog is filled in here, and what is wrong with the stream
     /// is added to its reasons.
     pub status: watch::Receiver<v1::NodeStatus>,
+    /// The pods that run on the node. Told whole on each stream, and as changes after that.
+    pub pods: watch::Receiver<Arc<LocalPods>>,
     /// What was measured.
     pub journal: Reader,
     /// True, or its sender gone: reporting ends.
@@ -105,13 +111,8 @@ pub enum ReportEvent {
         /// Why.
         reason: String,
     },
-    /// A new snapshot, whole and valid.
-    Snapshot {
-        /// To be applied.
-        snapshot: Snapshot,
-        /// The same as it came, to be kept in the [snapshot cache](crate::snapshot_cache).
-        chunks: Vec<v1::SnapshotChunk>,
-    },
+    /// A new snapshot, whole and valid, however it was told.
+    Snapshot(Arc<Snapshot>),
     /// A snapshot was wrong; the one before it stays. The status that is sent says so too.
     SnapshotRefused {
         /// Its generation.

@@ -10,6 +10,7 @@ use bulkhead_proto::connect::{ConnectError, connect};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
+use super::remote::Introducing;
 use crate::journal::{Chunk, JournalError};
 
 /// A channel that is being connected.
@@ -22,6 +23,11 @@ pub type Reading = Box<dyn FnOnce() -> Result<Chunk, JournalError> + Send>;
 pub trait Outside: fmt::Debug + Send + Sync {
     /// Connects to the controller.
     fn connect(&self, endpoint: &Endpoint) -> Connecting;
+
+    /// What the stream's first headers say of who we are; nothing where that needs no proof.
+    fn introduce(&self, _: &Endpoint) -> Introducing {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Any number, another each time.
     fn random(&self) -> u64;

@@ -1,8 +1,11 @@
 //! One stream, from Hello to its end.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use bulkhead_core::Snapshot;
+use bulkhead_proto::bearer;
 use bulkhead_proto::v1::agents_client::AgentsClient;
 use bulkhead_proto::v1::{self, sync_request, sync_response};
 use prost::Message;
@@ -10,10 +13,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Request, Streaming};
 
-use super::assemble::{Assembler, Progress};
+use super::assemble::{Assembler, Disorder, Progress};
 use super::ending::{End, SessionError};
+use super::pods::Pods;
 use super::window::Window;
 use super::{ReportEvent, ReportOptions, chain};
 use crate::journal::{Chunk, JournalError, Sequence};
@@ -30,6 +34,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub(super) struct Standing {
     refused: Option<v1::Reason>,
     ahead: Option<v1::Reason>,
+    /// What was carried on last, and by what its generation is counted.
+    held: Option<(u64, Arc<Snapshot>)>,
 }
 
 /// One stream.
@@ -53,6 +59,11 @@ pub(super) struct Session<'a> {
     reading_to: Sequence,
     queue: VecDeque<v1::UsageBatch>,
     assembler: Assembler,
+    /// By what this stream's generations are counted.
+    instance: u64,
+    /// The last snapshot that was carried on: what else came goes with the stream.
+    carried: Option<Arc<Snapshot>>,
+    pods: Pods,
     outbox: VecDeque<ReportEvent>,
     status_due: bool,
 }
@@ -71,7 +82,19 @@ impl<'a> Session<'a> {
         let welcome = session.welcome().await?;
         *welcomed = Some(Instant::now());
         session.begin(welcome);
-        session.work().await
+        let end = session.work().await;
+        session.keep(&end);
+        end
+    }
+
+    /// Keeps what is held for the next stream. Where that was taken for something else, the next
+    /// one says that nothing is, and is told everything.
+    fn keep(&mut self, end: &Result<End, SessionError>) {
+        let misfits = matches!(end, Err(SessionError::Disorder(Disorder::Misfit { .. })));
+        // Without a number nobody could say what it was counted by.
+        if self.instance != 0 && !misfits {
+            self.standing.held = self.carried.take().map(|held| (self.instance, held));
+        }
     }
 
     async fn open(
@@ -90,13 +113,19 @@ impl<'a> Session<'a> {
             facts: Some(hello_facts),
             journal_id: options.journal.journal_id().to_string(),
             started_unix_nanoseconds: options.started_unix_nanoseconds,
-            ..v1::Hello::default()
+            takes_deltas: true,
+            held_generation: standing.held.as_ref().map_or(0, |(_, held)| held.generation),
+            held_instance: standing.held.as_ref().map_or(0, |(instance, _)| *instance),
         };
         let (outbound, requests) = mpsc::channel(OUTBOUND);
         // It is empty, so this does not wait.
         let _ = outbound.send(request(sync_request::Message::Hello(hello))).await;
         let mut client = AgentsClient::new(channel);
-        let stream = client.sync(ReceiverStream::new(requests));
+        let mut requests = Request::new(ReceiverStream::new(requests));
+        if let Some(token) = options.outside.introduce(&options.endpoint).await? {
+            requests.metadata_mut().insert(bearer::KEY, token);
+        }
+        let stream = client.sync(requests);
         let inbound = patiently(options, "Hello", stream).await??.into_inner();
         let mut heartbeat = interval(options.pace.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,6 +139,9 @@ impl<'a> Session<'a> {
             reading_to: Sequence(0),
             queue: VecDeque::new(),
             assembler: Assembler::default(),
+            instance: 0,
+            carried: None,
+            pods: Pods::new(options.pods.clone()),
             outbox: VecDeque::new(),
             status_due: true,
             options,
@@ -148,6 +180,15 @@ impl<'a> Session<'a> {
 
     fn begin(&mut self, welcome: v1::Welcome) {
         let pace = self.options.pace;
+        self.instance = welcome.instance;
+        self.assembler = match self.standing.held.take_if(|(by, _)| *by == welcome.instance) {
+            Some((_, held)) => {
+                self.carried = Some(Arc::clone(&held));
+                Assembler::resuming(held)
+            }
+            None => Assembler::default(),
+        };
+        self.standing.held = None;
         let acknowledged = Sequence(welcome.acknowledged_sequence);
         self.position = acknowledged;
         self.window = Window::new(pace.window_batches, pace.window_bytes, acknowledged.0);
@@ -190,6 +231,9 @@ impl<'a> Session<'a> {
                 permit = self.events.reserve(), if !self.outbox.is_empty() => {
                     let Ok(permit) = permit else { return Ok(End::Closed) };
                     if let Some(event) = self.outbox.pop_front() {
+                        if let ReportEvent::Snapshot(snapshot) = &event {
+                            self.carried = Some(Arc::clone(snapshot));
+                        }
                         permit.send(event);
                     }
                 }
@@ -205,6 +249,7 @@ impl<'a> Session<'a> {
                 read = finished(&mut self.reading) => self.queue_read(read??),
                 _ = self.appended.changed() => {}
                 Ok(()) = self.status.changed() => self.status_due = true,
+                () = self.pods.changed() => {}
                 _ = self.heartbeat.tick() => self.status_due = true,
             }
         }
@@ -255,10 +300,15 @@ impl<'a> Session<'a> {
 
     fn may_send(&self) -> bool {
         let batch = self.queue.front();
-        self.status_due || batch.is_some_and(|batch| self.window.admits(batch.encoded_len()))
+        self.pods.are_due()
+            || self.status_due
+            || batch.is_some_and(|batch| self.window.admits(batch.encoded_len()))
     }
 
     fn next(&mut self) -> Option<sync_request::Message> {
+        if let Some(pods) = self.pods.news() {
+            return Some(sync_request::Message::Pods(pods));
+        }
         if self.status_due {
             self.status_due = false;
             return Some(sync_request::Message::Status(self.status()));
@@ -281,18 +331,28 @@ impl<'a> Session<'a> {
             Some(sync_response::Message::Welcome(_)) => Err(SessionError::SecondWelcome),
             Some(sync_response::Message::UsageAck(ack)) => self.acknowledged(ack.sequence),
             Some(sync_response::Message::Snapshot(chunk)) => {
-                match self.assembler.push(chunk)? {
-                    Progress::Incomplete => {}
-                    Progress::Complete(snapshot, chunks) => {
-                        self.status_due |= self.standing.refused.take().is_some();
-                        self.outbox.push_back(ReportEvent::Snapshot { snapshot, chunks });
-                    }
-                    Progress::Refused(generation, refusal) => self.refused(generation, &refusal),
-                }
+                let progress = self.assembler.push(chunk)?;
+                self.progressed(progress);
                 Ok(())
             }
-            // Of a kind that was never asked for, or that we do not know yet.
-            Some(sync_response::Message::Delta(_)) | None => Ok(()),
+            Some(sync_response::Message::Delta(delta)) => {
+                let progress = self.assembler.change(&delta)?;
+                self.progressed(progress);
+                Ok(())
+            }
+            // Of a kind that we do not know yet.
+            None => Ok(()),
+        }
+    }
+
+    fn progressed(&mut self, progress: Progress) {
+        match progress {
+            Progress::Incomplete => {}
+            Progress::Complete(snapshot) => {
+                self.status_due |= self.standing.refused.take().is_some();
+                self.outbox.push_back(ReportEvent::Snapshot(snapshot));
+            }
+            Progress::Refused(generation, refusal) => self.refused(generation, &refusal),
         }
     }
 

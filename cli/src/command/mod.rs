@@ -1,17 +1,48 @@
 //! What each command does: ask, turn into a view, write.
 
+#[cfg(feature = "kubernetes")]
+mod discover;
 pub(crate) mod get;
+#[cfg(feature = "kubernetes")]
+mod mode;
+#[cfg(feature = "kubernetes")]
+mod off;
+#[cfg(feature = "kubernetes")]
+mod preflight;
 pub(crate) mod top;
 pub(crate) mod usage;
 pub(crate) mod watch;
 
+#[cfg(feature = "kubernetes")]
+use std::process::ExitCode;
+
+#[cfg(feature = "kubernetes")]
+use bulkhead_api::object::Mode;
 use jiff::Zoned;
 
+#[cfg(feature = "kubernetes")]
+use crate::args::ClusterCommand;
 use crate::args::{Global, Output};
 use crate::client::Client;
 use crate::error::{CliError, Kind};
+use crate::help::CalledAs;
 use crate::out;
 use crate::render::{self, Look, View};
+
+/// The commands that ask the API server itself.
+#[cfg(feature = "kubernetes")]
+pub(crate) async fn in_cluster(
+    global: &Global,
+    command: &ClusterCommand,
+) -> Result<ExitCode, CliError> {
+    match command {
+        ClusterCommand::Discover => discover::run(global).await,
+        ClusterCommand::Preflight => preflight::run(global).await,
+        ClusterCommand::Enforce(args) => mode::run(global, args, Mode::Enforce).await,
+        ClusterCommand::Observe(args) => mode::run(global, args, Mode::Observe).await,
+        ClusterCommand::Off(args) => off::run(global, args).await,
+    }
+}
 
 /// A connected controller, and how to answer.
 #[derive(Debug)]
@@ -22,8 +53,8 @@ pub(crate) struct Session {
 
 impl Session {
     /// Connects.
-    pub(crate) async fn open(global: &Global) -> Result<Self, CliError> {
-        let client = Client::connect(&global.server, global.timeout).await?;
+    pub(crate) async fn open(global: &Global, called_as: CalledAs) -> Result<Self, CliError> {
+        let client = Client::connect(&global.server, called_as, global.timeout).await?;
         Ok(Self { client, output: global.output })
     }
 

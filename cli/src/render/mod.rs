@@ -1,11 +1,15 @@
 //! From what was answered to text: pure functions of the answer, the format and the time.
 
+#[cfg(feature = "kubernetes")]
+mod changes;
 mod csv;
 #[cfg(test)]
 #[path = "../../tests/operators/fixture.rs"]
 mod fixture;
 mod grid;
 mod nodes;
+#[cfg(feature = "kubernetes")]
+mod preflight;
 #[cfg(test)]
 mod tests;
 mod top;

@@ -3,6 +3,8 @@
 //! Field names are a promise to scripts (`cli/README.md`): a field is added, never renamed.
 //! Numbers are integers with their unit in the name; times are RFC 3339 in UTC.
 
+#[cfg(feature = "kubernetes")]
+pub(crate) mod change;
 pub(crate) mod network;
 pub(crate) mod node;
 mod open_enum;

@@ -1,18 +1,25 @@
 //! All objects together: the only way from what users wrote to what the controller acts on.
 
+mod define;
+mod standing;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::{
-    AddressBlock, Guarantee, Limit, NetworkMode, NetworkPolicy, VirtualCluster, VirtualClusterName,
-    VirtualClusterNumber,
+    AddressBlock, Guarantee, Limit, NetworkPolicy, NodePolicy, Unknown, VirtualCluster,
+    VirtualClusterName, VirtualClusterNumber,
 };
 use kube::ResourceExt;
 
 use crate::conflicts::conflicts;
-use crate::convert::{self, FieldProblem};
+use crate::convert::ServiceName;
 use crate::document::{Document, Object};
-use crate::object::{BulkheadConfigSpec, Members, VirtualClusterClassSpec, VirtualClusterSpec};
+use crate::membership::Rules;
+use crate::object;
 use crate::problem::{Problem, Problems};
+use define::Config;
+
+pub use standing::{CONFIG, Objects, Overlap, Standing, Subject};
 
 /// Everything that users asked for, valid together.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -21,8 +28,12 @@ pub struct Catalogue {
     pub virtual_clusters: BTreeMap<VirtualClusterName, Definition>,
     /// What every virtual cluster may talk with.
     pub shared: BTreeSet<AddressBlock>,
+    /// Services of the host cluster that every virtual cluster may talk with.
+    pub shared_services: BTreeSet<ServiceName>,
     /// Ranges of the cluster's pods, services and nodes.
     pub cluster_ranges: BTreeSet<AddressBlock>,
+    /// How nodes treat what they do not know.
+    pub policy: NodePolicy,
     /// What is valid and probably not meant.
     pub warnings: Vec<Problem>,
 }
@@ -32,6 +43,8 @@ pub struct Catalogue {
 pub struct Definition {
     /// Its name.
     pub name: VirtualClusterName,
+    /// Which pods are its members.
+    pub members: Rules,
     /// Addresses of its members.
     pub addresses: BTreeSet<AddressBlock>,
     /// What a node keeps for it.
@@ -40,10 +53,33 @@ pub struct Definition {
     pub limit: Limit,
     /// Whom it may talk with.
     pub network: NetworkPolicy,
+    /// What happens to its traffic with pods and Services of no virtual cluster.
+    pub unknown: Unknown,
     /// The class whose defaults were applied.
     pub class: Option<String>,
     /// Where it came from ("team-a.yaml").
     pub source: String,
+    /// Of two that claim one pod, the older has it.
+    pub age: Age,
+}
+
+/// The order in which objects were made; the least is the oldest.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Age {
+    /// creationTimestamp, seconds since the Unix epoch; 0 in files.
+    pub created: i64,
+    /// UID; empty in files.
+    pub uid: String,
+}
+
+impl Age {
+    /// Of an object.
+    pub fn of(object: &impl ResourceExt) -> Self {
+        Self {
+            created: object.creation_timestamp().map_or(0, |time| time.0.as_second()),
+            uid: object.uid().unwrap_or_default(),
+        }
+    }
 }
 
 impl Definition {
@@ -61,23 +97,37 @@ impl Definition {
 }
 
 impl Catalogue {
-    /// Everything that the documents say, or all that is wrong with them.
+    /// Everything that the documents say, or all that is wrong with them: documents of files are
+    /// taken whole or not at all.
     pub fn build(documents: &[Document]) -> Result<Self, Problems> {
         let mut build = Build::default();
         build.sort(documents);
         let config = build.config();
-        let definitions = build.virtual_clusters(config.default_mode);
+        let definitions = build.virtual_clusters(&config);
         build.overlaps(&definitions);
-        let catalogue = Self {
-            warnings: warnings(&definitions, &config),
-            virtual_clusters: definitions
-                .into_iter()
-                .map(|(_, definition)| (definition.name.clone(), definition))
-                .collect(),
+        let mut warnings = warnings(&definitions, &config);
+        warnings.extend(build.without_kubernetes(&config));
+        if build.problems.is_empty() {
+            Ok(Self::of(definitions, config, warnings))
+        } else {
+            Err(Problems(build.problems))
+        }
+    }
+
+    fn of(
+        definitions: Vec<(&Document, Definition)>,
+        config: Config,
+        warnings: Vec<Problem>,
+    ) -> Self {
+        let named = definitions.into_iter().map(|(_, it)| (it.name.clone(), it));
+        Self {
+            virtual_clusters: named.collect(),
             shared: config.shared,
+            shared_services: config.shared_services,
             cluster_ranges: config.cluster_ranges,
-        };
-        if build.problems.is_empty() { Ok(catalogue) } else { Err(Problems(build.problems)) }
+            policy: config.policy,
+            warnings,
+        }
     }
 }
 
@@ -85,17 +135,10 @@ type Sourced<'a, T> = (&'a Document, &'a T);
 
 #[derive(Default)]
 struct Build<'a> {
-    virtual_clusters: BTreeMap<String, Sourced<'a, VirtualClusterSpec>>,
-    classes: BTreeMap<String, Sourced<'a, VirtualClusterClassSpec>>,
-    config: Option<Sourced<'a, BulkheadConfigSpec>>,
+    virtual_clusters: BTreeMap<String, Sourced<'a, object::VirtualCluster>>,
+    classes: BTreeMap<String, Sourced<'a, object::VirtualClusterClassSpec>>,
+    config: Option<Sourced<'a, object::BulkheadConfigSpec>>,
     problems: Vec<Problem>,
-}
-
-#[derive(Default)]
-struct Config {
-    shared: BTreeSet<AddressBlock>,
-    cluster_ranges: BTreeSet<AddressBlock>,
-    default_mode: NetworkMode,
 }
 
 impl<'a> Build<'a> {
@@ -103,7 +146,7 @@ impl<'a> Build<'a> {
         for document in documents {
             let earlier = match &document.object {
                 Object::VirtualCluster(it) => {
-                    keep_first(&mut self.virtual_clusters, it.name_any(), (document, &it.spec))
+                    keep_first(&mut self.virtual_clusters, it.name_any(), (document, &**it))
                 }
                 Object::VirtualClusterClass(it) => {
                     keep_first(&mut self.classes, it.name_any(), (document, &it.spec))
@@ -130,76 +173,19 @@ impl<'a> Build<'a> {
     }
 
     fn config(&mut self) -> Config {
-        let Some((document, spec)) = self.config else {
-            return Config::default();
-        };
-        let shared = convert::blocks("spec.sharedServices", &spec.shared_services);
-        let ranges = convert::blocks("spec.clusterRanges", &spec.cluster_ranges);
-        Config {
-            shared: self.taken(document, shared).unwrap_or_default(),
-            cluster_ranges: self.taken(document, ranges).unwrap_or_default(),
-            default_mode: spec.default_mode.map(convert::mode).unwrap_or_default(),
-        }
+        let read = self.config.map(|(document, spec)| Config::of(document, spec));
+        self.taken(read.unwrap_or_else(|| Ok(Config::default()))).unwrap_or_default()
     }
 
-    fn virtual_clusters(&mut self, default: NetworkMode) -> Vec<(&'a Document, Definition)> {
+    fn virtual_clusters(&mut self, config: &Config) -> Vec<(&'a Document, Definition)> {
         let mut built = Vec::new();
-        for (name, (document, spec)) in self.virtual_clusters.clone() {
-            if let Some(definition) = self.definition(document, &name, spec, default) {
-                built.push((document, definition));
-            }
+        for (document, object) in self.virtual_clusters.clone().into_values() {
+            let class = object.spec.class.as_ref();
+            let class = class.map(|name| self.classes.get(name).map(|(_, class)| *class).ok_or(()));
+            let definition = define::definition(document, object, class, config.default_mode);
+            built.extend(self.taken(definition).map(|definition| (document, definition)));
         }
         built
-    }
-
-    /// One definition. Every part is tried, so that all that is wrong is told at once.
-    fn definition(
-        &mut self,
-        document: &Document,
-        name: &str,
-        spec: &VirtualClusterSpec,
-        default: NetworkMode,
-    ) -> Option<Definition> {
-        if spec.budget.is_some() {
-            let message = "is reserved for the sum over all nodes, which there is not yet; \
-                           remove it, and use spec.perNode.limit";
-            self.problems.push(document.problem("spec.budget", message));
-        }
-        let class = match spec.class.as_ref().map(|class| self.classes.get(class)) {
-            Some(None) => {
-                let message = "there is no such VirtualClusterClass; add it, or remove this";
-                self.problems.push(document.problem("spec.class", message));
-                None
-            }
-            Some(Some((_, class))) => Some((&class.per_node, &class.network)),
-            None => None,
-        };
-        let merged = convert::merged(spec, class);
-        let per_node = merged.per_node.unwrap_or_default();
-        let name = name.parse::<VirtualClusterName>().map_err(|error| FieldProblem {
-            field: "metadata.name".to_owned(),
-            message: error.to_string(),
-        });
-        let name = self.taken(document, name);
-        let members = Members::default();
-        let members = merged.members.as_ref().unwrap_or(&members);
-        let addresses = self.taken(document, convert::addresses(members));
-        let guarantee = self.taken(document, convert::guarantee(&per_node));
-        let limit = self.taken(document, convert::limit(&per_node));
-        let network = merged.network.unwrap_or_default();
-        let network = name.as_ref().map(|name| convert::network(name, &network, default));
-        let network = network.and_then(|network| self.taken(document, network));
-        let (guarantee, limit) = (guarantee?, limit?);
-        self.taken(document, convert::guarantee_within_limit(&guarantee, &limit))?;
-        Some(Definition {
-            name: name?,
-            addresses: addresses?,
-            guarantee,
-            limit,
-            network: network?,
-            class: merged.class,
-            source: document.source.clone(),
-        })
     }
 
     fn overlaps(&mut self, built: &[(&Document, Definition)]) {
@@ -222,14 +208,35 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn taken<T>(&mut self, document: &Document, done: Result<T, FieldProblem>) -> Option<T> {
-        match done {
-            Ok(value) => Some(value),
-            Err(FieldProblem { field, message }) => {
-                self.problems.push(document.problem(field, message));
-                None
+    /// What only means something where there is Kubernetes.
+    fn without_kubernetes(&self, config: &Config) -> Vec<Problem> {
+        const MESSAGE: &str = "selects nothing: these objects are files, and no Kubernetes is \
+                               asked for pods; write addresses";
+        let mut warnings = Vec::new();
+        for (document, object) in self.virtual_clusters.values() {
+            let Some(members) = &object.spec.members else { continue };
+            for (field, is_set) in [
+                ("spec.members.namespaces", !members.namespaces.is_empty()),
+                ("spec.members.namespaceSelector", members.namespace_selector.is_some()),
+                ("spec.members.preset", members.preset.is_some()),
+            ] {
+                warnings.extend(is_set.then(|| document.problem(field, MESSAGE)));
             }
         }
+        if let (Some((document, _)), Some(service)) = (self.config, config.shared_services.first())
+        {
+            let message = format!(
+                "{}/{} is not found: these objects are files, and no Kubernetes is asked for \
+                 Services; write its addresses",
+                service.namespace, service.name
+            );
+            warnings.push(document.problem("spec.sharedServices", message));
+        }
+        warnings
+    }
+
+    fn taken<T>(&mut self, done: Result<T, Vec<Problem>>) -> Option<T> {
+        done.map_err(|problems| self.problems.extend(problems)).ok()
     }
 }
 
@@ -261,6 +268,17 @@ fn warnings(built: &[(&Document, Definition)], config: &Config) -> Vec<Problem> 
     let names: BTreeSet<&VirtualClusterName> = built.iter().map(|(_, it)| &it.name).collect();
     let mut warnings = Vec::new();
     for (document, definition) in built {
+        if definition.members.names("kube-system") {
+            let message = "kube-system is the cluster's own: in mode Enforce other virtual \
+                           clusters lose its DNS, unless it is among the shared services";
+            warnings.push(document.problem("spec.members.namespaces", message));
+        }
+        let closed = definition.unknown == Unknown::Deny;
+        if closed && config.shared.is_empty() && config.shared_services.is_empty() {
+            let message = "is Deny, and BulkheadConfig names no shared services: in mode Enforce \
+                           its pods reach no DNS; add kube-system/kube-dns to sharedServices";
+            warnings.push(document.problem("spec.network.unknown", message));
+        }
         for unknown in definition.network.allow.iter().filter(|name| !names.contains(name)) {
             let message =
                 format!("there is no virtual cluster \"{unknown}\" (yet); this allows nothing");

@@ -1,5 +1,7 @@
 //! One object into core values: pure functions, each error with the path of its field.
 
+mod shared;
+
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::path::{Component, Path, PathBuf};
@@ -14,6 +16,9 @@ use crate::object::{
     Allow, IoLimit as IoLimitSpec, Members, Mode, Network, PerNode, Quantity, VirtualClusterSpec,
 };
 use crate::quantity::{self, Measure, Unit};
+use crate::rules;
+
+pub use shared::{ServiceName, policy, shared, unknown};
 
 /// A field of one object and what is wrong with it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,9 +35,37 @@ pub const MAX_ADDRESSES: usize = 16_384;
 /// Most virtual clusters that one names in its allow list, for the same reason.
 pub const MAX_ALLOWED: usize = 1_024;
 
-type Result<T> = std::result::Result<T, FieldProblem>;
+/// Longest name.
+pub const MAX_NAME: usize = VirtualClusterName::MAX_LEN;
 
-fn wrong<T>(field: impl Into<String>, message: impl Into<String>) -> Result<T> {
+/// Most namespaces that a virtual cluster names.
+pub const MAX_NAMESPACES: usize = 1_024;
+
+/// Most requirements of a label selector, of each form.
+pub const MAX_REQUIREMENTS: usize = 32;
+
+/// Most devices that one virtual cluster limits.
+pub const MAX_DEVICES: usize = 64;
+
+/// Most values of a requirement of a label selector.
+pub const MAX_VALUES: usize = 64;
+
+/// Most ranges of the cluster.
+pub const MAX_CLUSTER_RANGES: usize = 1_024;
+
+/// Most shared services.
+pub const MAX_SHARED_SERVICES: usize = 1_024;
+
+pub(crate) type Result<T> = std::result::Result<T, FieldProblem>;
+
+pub(crate) fn too_many(field: &str, count: usize, most: usize) -> Result<()> {
+    if count <= most {
+        return Ok(());
+    }
+    wrong(field, format!("has {count} entries; at most {most} are possible"))
+}
+
+pub(crate) fn wrong<T>(field: impl Into<String>, message: impl Into<String>) -> Result<T> {
     Err(FieldProblem { field: field.into(), message: message.into() })
 }
 
@@ -70,9 +103,17 @@ pub fn merged(
         network: Some(Network {
             mode: own_network.mode.or(class_network.mode),
             allow: own_network.allow.or(class_network.allow),
+            unknown: own_network.unknown.or(class_network.unknown),
         }),
         ..own.clone()
     }
+}
+
+/// The name of a virtual cluster.
+pub fn name(name: &str) -> Result<VirtualClusterName> {
+    name.parse().or_else(|error: bulkhead_core::name::NameError| {
+        wrong("metadata.name", format!("{}: {error}", rules::NAME_OF_VIRTUAL_CLUSTER.message))
+    })
 }
 
 /// What is kept for a virtual cluster.
@@ -98,6 +139,7 @@ pub fn limit(per_node: &PerNode) -> Result<Limit> {
     const AT: &str = "spec.perNode.limit";
     let spec = per_node.limit.clone().unwrap_or_default();
     let limits = spec.io.unwrap_or_default();
+    too_many(&format!("{AT}.io"), limits.len(), MAX_DEVICES)?;
     let mut io: Vec<IoLimit> = Vec::new();
     for (index, limit) in limits.iter().enumerate() {
         let field = format!("{AT}.io[{index}]");
@@ -199,7 +241,7 @@ fn io_limit(field: &str, spec: &IoLimitSpec) -> Result<IoLimit> {
         write_operations_per_second: None,
     };
     if limit == none {
-        return wrong(field, "limits nothing; set readBytesPerSecond or another rate");
+        return wrong(field, rules::IO_LIMITS_SOMETHING.message);
     }
     Ok(limit)
 }
@@ -297,23 +339,29 @@ pub fn network(
     spec: &Network,
     default: NetworkMode,
 ) -> Result<NetworkPolicy> {
-    let count = spec.allow.as_ref().map_or(0, Vec::len);
+    let allow = allowed(spec)?;
+    if let Some(index) = allow.iter().position(|other| other == name) {
+        let field = format!("spec.network.allow[{index}].virtualCluster");
+        return wrong(field, rules::ALLOWS_ANOTHER.message);
+    }
+    let allow = allow.into_iter().collect();
+    Ok(NetworkPolicy { mode: spec.mode.map_or(default, mode), allow })
+}
+
+/// The virtual clusters that are allowed, in the order in which they are written.
+pub(crate) fn allowed(spec: &Network) -> Result<Vec<VirtualClusterName>> {
+    let allow = spec.allow.as_deref().unwrap_or_default();
+    let count = allow.len();
     if count > MAX_ALLOWED {
         let message = format!("are {count} virtual clusters; at most {MAX_ALLOWED} are possible");
         return wrong("spec.network.allow", message);
     }
-    let mut allow = BTreeSet::new();
-    for (index, Allow { virtual_cluster }) in spec.allow.iter().flatten().enumerate() {
+    let one = |(index, Allow { virtual_cluster }): (usize, &Allow)| {
         let field = format!("spec.network.allow[{index}].virtualCluster");
-        let other: VirtualClusterName = virtual_cluster
-            .parse()
-            .or_else(|error: bulkhead_core::name::NameError| wrong(&field, error.to_string()))?;
-        if other == *name {
-            return wrong(field, "is the virtual cluster itself, which may always; remove it");
-        }
-        allow.insert(other);
-    }
-    Ok(NetworkPolicy { mode: spec.mode.map_or(default, mode), allow })
+        let name = virtual_cluster.parse();
+        name.or_else(|error: bulkhead_core::name::NameError| wrong(field, error.to_string()))
+    };
+    allow.iter().enumerate().map(one).collect()
 }
 
 /// A mode as core has it.

@@ -12,7 +12,7 @@ use crate::{GROUP, VERSION};
 #[derive(Clone, PartialEq, Debug)]
 pub enum Object {
     /// A virtual cluster.
-    VirtualCluster(VirtualCluster),
+    VirtualCluster(Box<VirtualCluster>),
     /// Defaults of virtual clusters.
     VirtualClusterClass(VirtualClusterClass),
     /// What holds for the whole installation.
@@ -78,7 +78,7 @@ impl Document {
             return Err(shape.wrong("apiVersion", format!("is not {expected}")));
         }
         let object = match tree.text("kind") {
-            Some("VirtualCluster") => Object::VirtualCluster(shape.typed()?),
+            Some("VirtualCluster") => Object::VirtualCluster(Box::new(shape.typed()?)),
             Some("VirtualClusterClass") => Object::VirtualClusterClass(shape.typed()?),
             Some("BulkheadConfig") => Object::BulkheadConfig(shape.typed()?),
             _ => {

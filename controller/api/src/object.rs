@@ -1,12 +1,36 @@
 //! The kinds, as users write them. Nothing here is validated beyond its shape: an object that
 //! is wrong can still be read, named and reported.
 
-use std::borrow::Cow;
-use std::fmt;
+mod members;
+mod network;
+mod per_node;
+mod status;
 
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Serialize};
+
+use crate::{convert, rules};
+
+pub use members::{LabelOperator, LabelRequirement, LabelSelector, Members, Preset, PresetKind};
+pub use network::{Allow, Mode, Network, Unknown};
+pub use per_node::{Guarantee, IoGuarantee, IoLimit, Limit, PerNode, Quantity};
+pub use status::{ObjectStatus, VirtualClusterStatus};
+
+/// A name of ours, and of a namespace: a DNS label (RFC 1123).
+pub(crate) const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// The characters of addresses and CIDRs; what they mean is checked by the controller.
+pub(crate) const ADDRESS: &str = "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$";
+/// An address, a CIDR, or the namespace and name of a Service.
+pub(crate) const SERVICE: &str = "^([0-9A-Fa-f:.]+(/[0-9]{1,3})?|\
+    [a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z]([-a-z0-9]*[a-z0-9])?)$";
+/// The name of an object whose name is a DNS subdomain.
+pub(crate) const SUBDOMAIN: &str = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$";
+/// A label's key: with or without the domain that it belongs to.
+pub(crate) const LABEL_KEY: &str =
+    "^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$";
+/// A label's value.
+pub(crate) const LABEL_VALUE: &str = "^([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?$";
 
 /// A virtual cluster: who belongs to it, what it gets of every node, and whom it may talk with.
 /// One that only names members denies nothing and limits nothing: it measures.
@@ -16,10 +40,21 @@ use serde::{Deserialize, Deserializer, Serialize, de};
     version = "v1alpha1",
     kind = "VirtualCluster",
     shortname = "bvc",
+    category = "bulkhead",
+    status = "VirtualClusterStatus",
     derive = "PartialEq",
     doc = "Who belongs together, what they get of every node, and whom they may talk with.",
-    printcolumn = r#"{"name":"Class","type":"string","jsonPath":".spec.class"}"#,
-    printcolumn = r#"{"name":"Network","type":"string","jsonPath":".spec.network.mode"}"#
+    validation = kube::core::Rule::new(rules::NAME_OF_VIRTUAL_CLUSTER.cel)
+        .message(rules::NAME_OF_VIRTUAL_CLUSTER.message),
+    validation = kube::core::Rule::new(rules::ALLOWS_ANOTHER.cel)
+        .message(rules::ALLOWS_ANOTHER.message),
+    printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".status.mode"}"#,
+    printcolumn = r#"{"name":"Pods","type":"integer","jsonPath":".status.pods"}"#,
+    printcolumn = r#"{"name":"Nodes","type":"integer","jsonPath":".status.nodes"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Enforced","type":"string","jsonPath":".status.conditions[?(@.type==\"Enforced\")].status"}"#,
+    printcolumn = r#"{"name":"Class","type":"string","jsonPath":".spec.class","priority":1}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VirtualClusterSpec {
@@ -31,9 +66,11 @@ pub struct VirtualClusterSpec {
     pub per_node: Option<PerNode>,
     /// Whom it may talk with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Network")]
     pub network: Option<Network>,
     /// Name of a `VirtualClusterClass`: its values stand where this object has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
     pub class: Option<String>,
     /// Reserved for the sum over all nodes; setting it is an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,8 +85,13 @@ pub struct VirtualClusterSpec {
     kind = "VirtualClusterClass",
     plural = "virtualclusterclasses",
     shortname = "bvcc",
+    category = "bulkhead",
+    status = "ObjectStatus",
     derive = "PartialEq",
-    doc = "Defaults for the virtual clusters that name this class."
+    doc = "Defaults for the virtual clusters that name this class.",
+    printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.network.mode"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VirtualClusterClassSpec {
@@ -61,206 +103,66 @@ pub struct VirtualClusterClassSpec {
     pub network: Option<Network>,
 }
 
-/// What holds for the whole installation. There can be one.
+/// What holds for the whole installation. There is one, and its name is "default".
 #[derive(CustomResource, Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "bulkhead.dev",
     version = "v1alpha1",
     kind = "BulkheadConfig",
     plural = "bulkheadconfigs",
+    category = "bulkhead",
+    status = "ObjectStatus",
     derive = "PartialEq",
-    doc = "What holds for the whole installation; there can be one."
+    doc = "What holds for the whole installation; there is one, and its name is \"default\".",
+    validation = kube::core::Rule::new(rules::ONE_CONFIG.cel).message(rules::ONE_CONFIG.message),
+    printcolumn = r#"{"name":"Default-Mode","type":"string","jsonPath":".spec.defaultMode"}"#,
+    printcolumn = r#"{"name":"Unknown","type":"string","jsonPath":".spec.unknown"}"#,
+    printcolumn = r#"{"name":"On-Stale","type":"string","jsonPath":".spec.onStale"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BulkheadConfigSpec {
-    /// CIDRs of the cluster's pods, services and nodes. What is inside and not known is dropped
-    /// for virtual clusters in mode Enforce.
+    /// CIDRs of the cluster's pods, services and nodes, where they cannot be found. What is
+    /// inside and not known is dropped for virtual clusters in mode Enforce.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = convert::MAX_CLUSTER_RANGES),
+        inner(length(min = 2, max = 49), regex(pattern = ADDRESS))
+    )]
     pub cluster_ranges: Vec<String>,
-    /// Addresses and CIDRs that every virtual cluster may talk with: DNS, proxies, registries.
+    /// What every virtual cluster may talk with (DNS, ingress, monitoring, proxies, registries):
+    /// addresses and CIDRs, and Services of the host cluster as namespace/name
+    /// ("kube-system/kube-dns").
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = convert::MAX_SHARED_SERVICES),
+        inner(length(min = 2, max = 127), regex(pattern = SERVICE))
+    )]
     pub shared_services: Vec<String>,
     /// Mode of virtual clusters for which neither they nor their class set one; Observe where
     /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_mode: Option<Mode>,
+    /// What happens, while the controller is away, with addresses that it never told of, in mode
+    /// Enforce.
+    #[serde(default)]
+    pub on_stale: OnStale,
+    /// What happens to pods of no virtual cluster. Static pods, those of kube-system and those of
+    /// the priority classes system-cluster-critical and system-node-critical are left alone
+    /// always.
+    #[serde(default)]
+    pub unknown: Unknown,
 }
 
-/// Who belongs to a virtual cluster.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Members {
-    /// IPv4 and IPv6 addresses and CIDRs, for members that no Kubernetes tells us of.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub addresses: Vec<String>,
-}
-
-/// What a virtual cluster gets of each node.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PerNode {
-    /// What the node keeps for it while others want it too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guarantee: Option<Guarantee>,
-    /// What it can have at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<Limit>,
-}
-
-/// What a node keeps for a virtual cluster while others want it too.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Guarantee {
-    /// Cores ("500m", "2") or percent of the node's ("25%").
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<Quantity>,
-    /// Bytes ("1Gi", "100M") or percent of the node's ("25%").
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Quantity>,
-    /// Share of the block devices.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub io: Option<IoGuarantee>,
-}
-
-/// Share of the block devices under contention.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct IoGuarantee {
-    /// io.weight, 1 to 10,000; the kernel's default is 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10_000))]
-    pub weight: Option<u32>,
-}
-
-/// What a virtual cluster can have of each node at most.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Limit {
-    /// Cores ("500m", "2") or percent of the node's ("50%").
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<Quantity>,
-    /// Bytes ("1Gi", "100M") or percent of the node's ("50%").
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Quantity>,
-    /// Tasks: processes and threads ("1k", 512) or percent of the node's ("10%").
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pids: Option<Quantity>,
-    /// One for each block device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub io: Option<Vec<IoLimit>>,
-}
-
-/// What a virtual cluster can have of one block device at most.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct IoLimit {
-    /// Path of the block device on the node ("/dev/vda").
-    pub device: String,
-    /// Bytes read in a second ("100M").
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub read_bytes_per_second: Option<Quantity>,
-    /// Bytes written in a second ("100M").
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub write_bytes_per_second: Option<Quantity>,
-    /// Reads in a second ("1k").
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub read_operations_per_second: Option<Quantity>,
-    /// Writes in a second ("1k").
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub write_operations_per_second: Option<Quantity>,
-}
-
-/// Whom a virtual cluster may talk with.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Network {
-    /// What happens to traffic with other virtual clusters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<Mode>,
-    /// Virtual clusters that it may talk with all the same, in both directions. One side's word
-    /// is enough.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allow: Option<Vec<Allow>>,
-}
-
-/// Another virtual cluster that a virtual cluster may talk with.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Allow {
-    /// Its name.
-    pub virtual_cluster: String,
-}
-
-/// What happens to traffic with other virtual clusters. For kubectl write "Off" in quotes: it
-/// reads YAML 1.1, where the bare word is false.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-pub enum Mode {
-    /// It is denied and counted.
-    Enforce,
-    /// It passes; what Enforce would deny is counted.
-    Observe,
-    /// It passes, and nothing is judged.
-    Off,
-}
-
-/// A quantity as it was written: a whole number, or text ("500m", "1Gi", "12.5%").
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-#[serde(untagged)]
-pub enum Quantity {
-    /// A whole number.
-    Integer(i64),
-    /// Text.
-    Text(String),
-}
-
-impl<'de> Deserialize<'de> for Quantity {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Quantity;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a quantity: a whole number, or text in quotes (\"500m\", \"12.5%\")")
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Quantity, E> {
-                Ok(Quantity::Integer(number))
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Quantity, E> {
-                Ok(i64::try_from(number)
-                    .map_or_else(|_| Quantity::Text(number.to_string()), Quantity::Integer))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Quantity, E> {
-                Ok(Quantity::Text(text.to_owned()))
-            }
-        }
-        from.deserialize_any(Visitor)
-    }
-}
-
-impl fmt::Display for Quantity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Integer(number) => number.fmt(f),
-            Self::Text(text) => text.fmt(f),
-        }
-    }
-}
-
-impl JsonSchema for Quantity {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Quantity".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "x-kubernetes-int-or-string": true })
-    }
+/// What happens with addresses that the controller never told of, while it is away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub enum OnStale {
+    /// They pass, and are counted.
+    #[default]
+    AllowCounted,
+    /// They are refused.
+    Deny,
 }
 
 /// A field that is kept free for later: whatever it holds is refused when it is validated.
@@ -273,7 +175,7 @@ impl JsonSchema for Reserved {
         true
     }
 
-    fn schema_name() -> Cow<'static, str> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         "Reserved".into()
     }
 

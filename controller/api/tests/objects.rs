@@ -310,3 +310,85 @@ fn an_object_that_no_message_would_hold_is_refused() {
     let text = cluster("a", &format!("  network: {{allow: [{}]}}", many.join(", ")));
     refused_with(&text, &["spec.network.allow", "at most 1024"]);
 }
+
+#[test]
+fn members_that_only_kubernetes_has_are_a_warning_in_files() {
+    for (spec, field) in [
+        ("members: {namespaces: [a]}", "spec.members.namespaces"),
+        (
+            "members: {namespaceSelector: {matchLabels: {team: a}}}",
+            "spec.members.namespaceSelector",
+        ),
+        ("members: {preset: {kind: Capsule, name: oil}}", "spec.members.preset"),
+    ] {
+        let catalogue = build(&[("a.yaml", &cluster("a", &format!("  {spec}")))]).unwrap();
+        let [warning] = &catalogue.warnings[..] else { panic!("{:?}", catalogue.warnings) };
+        assert_eq!(warning.field, field);
+        assert!(warning.message.contains("write addresses"), "{warning}");
+    }
+    let config = object("BulkheadConfig", "any-name", "  sharedServices: [kube-system/kube-dns]");
+    let catalogue = build(&[("a.yaml", &config)]).unwrap();
+    assert!(catalogue.warnings[0].to_string().contains("kube-system/kube-dns is not found"));
+    assert_eq!(catalogue.shared_services.len(), 1);
+}
+
+#[test]
+fn what_the_schema_bounds_is_refused_in_files_too() {
+    let members = |text: &str| cluster("a", &format!("  members: {{{text}}}"));
+    let selector = |text: &str| members(&format!("namespaceSelector: {{{text}}}"));
+    let many = |count: usize, item: &dyn Fn(usize) -> String| {
+        (0..count).map(item).collect::<Vec<_>>().join(", ")
+    };
+    let names = many(1_025, &|n| format!("n{n}"));
+    let labels = many(33, &|n| format!("l{n}: x"));
+    let values = many(65, &|n| format!("v{n}"));
+    let devices = many(65, &|n| format!("{{device: /dev/d{n}, readBytesPerSecond: 1}}"));
+    for (text, parts) in [
+        (members("namespaces: [A]"), ["spec.members.namespaces[0]", "no name of a namespace"]),
+        (members("namespaces: [a, a]"), ["spec.members.namespaces[1]", "twice"]),
+        (members(&format!("namespaces: [{names}]")), ["spec.members.namespaces", "at most 1024"]),
+        (selector("matchLabels: {\"a b\": c}"), ["matchLabels", "no key of a label"]),
+        (selector("matchLabels: {/a: c}"), ["matchLabels", "no key of a label"]),
+        (selector("matchLabels: {a: \"c d\"}"), ["matchLabels", "no value of a label"]),
+        (selector(&format!("matchLabels: {{{labels}}}")), ["matchLabels", "at most 32"]),
+        (
+            selector(&format!("matchExpressions: [{{key: a, operator: In, values: [{values}]}}]")),
+            ["matchExpressions[0].values", "at most 64"],
+        ),
+        (
+            members("preset: {kind: VCluster, namespace: a, name: B}"),
+            ["spec.members.preset.name", "no name of a VCluster"],
+        ),
+        (members("preset: {kind: Kamaji, name: a}"), ["kind", "unknown variant"]),
+        (
+            cluster("a", &format!("  perNode: {{limit: {{io: [{devices}]}}}}")),
+            ["spec.perNode.limit.io", "at most 64"],
+        ),
+        (
+            object("BulkheadConfig", "c", "  sharedServices: [kube-system/kube.dns]"),
+            ["spec.sharedServices[0]", "namespace/name"],
+        ),
+    ] {
+        refused_with(&text, &parts);
+    }
+    for right in ["example.com/a: b", "a.b_c: \"\"", "a: A-1_x.y"] {
+        assert!(build(&[("a.yaml", &selector(&format!("matchLabels: {{{right}}}")))]).is_ok());
+    }
+}
+
+#[test]
+fn members_of_a_class_are_refused_and_its_switch_for_the_unknown_is_inherited() {
+    let class = object("VirtualClusterClass", "gold", "  network: {unknown: Deny}");
+    let shared = object("BulkheadConfig", "c", "  sharedServices: [10.96.0.10]");
+    let text = format!(
+        "{class}---\n{shared}---\n{}---\n{}",
+        cluster("a", "  class: gold"),
+        cluster("b", "  class: gold\n  network: {unknown: Allow}")
+    );
+    let catalogue = build(&[("a.yaml", &text)]).unwrap();
+    let unknown = |name: &str| catalogue.virtual_clusters[&name.parse().unwrap()].unknown;
+    assert_eq!(unknown("a"), bulkhead_core::Unknown::Deny);
+    assert_eq!(unknown("b"), bulkhead_core::Unknown::Allow);
+    let wrong = object("VirtualClusterClass", "gold", "  members: {}");
+    refused_with(&wrong, &["members", "unknown field"]);
+}

@@ -32,12 +32,12 @@ impl Ledger {
         })
     }
 
-    /// A generation that no snapshot had before.
-    pub(crate) fn next_generation(&self) -> Result<u64, LedgerError> {
-        self.write("count a generation", |transaction| {
+    /// Counts so many generations that no snapshot had before; gives the last of them.
+    pub(crate) fn count_generations(&self, count: u64) -> Result<u64, LedgerError> {
+        self.write("count generations", |transaction| {
             transaction.query_row(
-                "UPDATE generation SET value = value + 1 RETURNING value",
-                [],
+                "UPDATE generation SET value = value + ?1 RETURNING value",
+                [count.cast_signed()],
                 |row| row.get(0).map(number),
             )
         })

@@ -8,13 +8,38 @@ use super::{Ledger, LedgerError, levels, number, stored};
 use crate::family::{Families, Family};
 use crate::query::{Facts, Pair, PairKey, Series, Span};
 
-/// Of which virtual clusters and nodes; empty: of all.
+/// Of which virtual clusters and nodes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Selection {
     /// Names of virtual clusters.
-    pub virtual_clusters: Vec<String>,
+    pub virtual_clusters: Names,
     /// Names of nodes.
-    pub nodes: Vec<String>,
+    pub nodes: Names,
+}
+
+/// Some of what has names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Names {
+    /// All.
+    #[default]
+    All,
+    /// These, which may be none.
+    These(Vec<String>),
+}
+
+impl Names {
+    /// What a question means: no name is all.
+    pub(crate) fn asked(names: Vec<String>) -> Self {
+        if names.is_empty() { Self::All } else { Self::These(names) }
+    }
+
+    /// Those that are named.
+    pub(crate) fn named(&self) -> &[String] {
+        match self {
+            Self::All => &[],
+            Self::These(names) => names,
+        }
+    }
 }
 
 /// A part of a question that names nothing that there ever was.
@@ -34,12 +59,12 @@ impl Ledger {
                 let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE name = ?1)");
                 transaction.query_row(&sql, [name], |row| row.get(0))
             };
-            for name in &selection.virtual_clusters {
+            for name in selection.virtual_clusters.named() {
                 if !has("identity", name)? {
                     return Ok(Some(Unknown::VirtualCluster(name.clone())));
                 }
             }
-            for name in &selection.nodes {
+            for name in selection.nodes.named() {
                 if !has("node", name)? {
                     return Ok(Some(Unknown::Node(name.clone())));
                 }
@@ -77,16 +102,17 @@ impl Ledger {
     }
 }
 
-/// Whether a name is selected: the parameters are two JSON lists, empty for all.
-const SELECTED: &str = "(?1 = '[]' OR identity.name IN (SELECT value FROM json_each(?1)))
-     AND (?2 = '[]' OR node.name IN (SELECT value FROM json_each(?2)))";
+/// Whether a name is selected: the parameters are two JSON lists, or null for all.
+const SELECTED: &str = "(?1 = 'null' OR identity.name IN (SELECT value FROM json_each(?1)))
+     AND (?2 = 'null' OR node.name IN (SELECT value FROM json_each(?2)))";
 
 fn lists(selection: &Selection) -> (String, String) {
     // Names of virtual clusters and nodes hold nothing that JSON would escape, and others were
     // refused before.
-    let list = |names: &[String]| match names {
-        [] => "[]".to_owned(),
-        names => format!("[\"{}\"]", names.join("\",\"")),
+    let list = |names: &Names| match names {
+        Names::All => "null".to_owned(),
+        Names::These(names) if names.is_empty() => "[]".to_owned(),
+        Names::These(names) => format!("[\"{}\"]", names.join("\",\"")),
     };
     (list(&selection.virtual_clusters), list(&selection.nodes))
 }

@@ -8,7 +8,7 @@ use prost::Message;
 use v1::query_usage_request::GroupBy;
 
 use super::{PairKey, Span};
-use crate::ledger::Selection;
+use crate::ledger::{Names, Selection};
 use crate::page;
 
 /// Rows on a page where the question does not say.
@@ -138,8 +138,8 @@ impl Question {
             },
         };
         let selection = Selection {
-            virtual_clusters: names("virtual_clusters", &request.virtual_clusters)?,
-            nodes: names("nodes", &request.nodes)?,
+            virtual_clusters: Names::asked(names("virtual_clusters", &request.virtual_clusters)?),
+            nodes: Names::asked(names("nodes", &request.nodes)?),
         };
         let grouping = grouping(&request.group_by)?;
         let hash = hash(request, &selection, grouping);
@@ -228,8 +228,8 @@ fn hash(request: &v1::QueryUsageRequest, selection: &Selection, grouping: Groupi
         end: request.end,
         step: request.step,
         group_by,
-        virtual_clusters: selection.virtual_clusters.clone(),
-        nodes: selection.nodes.clone(),
+        virtual_clusters: selection.virtual_clusters.named().to_vec(),
+        nodes: selection.nodes.named().to_vec(),
         page_size: 0,
         page_token: String::new(),
     };

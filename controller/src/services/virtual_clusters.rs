@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bulkhead_proto::conversions::spec;
 use bulkhead_proto::v1;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -16,9 +18,13 @@ use super::ListPage;
 use crate::reason;
 use crate::state::{Known, State};
 use crate::status::Nodes;
+use crate::trust::{Sight, Viewer};
 
 /// Changes that may wait for a slow reader.
 const WAITING: usize = 64;
+
+/// How often a watcher's rights are looked at where nothing else changes.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -40,6 +46,17 @@ impl VirtualClustersService {
         });
         clusters.collect()
     }
+
+    /// Every virtual cluster that somebody may see, by name, and whether that is all of them.
+    async fn seen_by(
+        &self,
+        viewer: &Viewer,
+    ) -> Result<(BTreeMap<String, v1::VirtualCluster>, Sight), Status> {
+        let mut all = self.all();
+        let sight = viewer.sight(all.keys().cloned()).await?;
+        all.retain(|name, _| sight.shows(name));
+        Ok((all, sight))
+    }
 }
 
 fn shown(known: &Known, nodes: Vec<v1::VirtualClusterNodeStatus>) -> v1::VirtualCluster {
@@ -58,7 +75,9 @@ impl v1::virtual_clusters_server::VirtualClusters for VirtualClustersService {
         &self,
         request: Request<v1::GetVirtualClusterRequest>,
     ) -> Result<Response<v1::GetVirtualClusterResponse>, Status> {
+        let viewer = Viewer::of(&request)?;
         let name = request.into_inner().name;
+        viewer.must_see(&name).await?;
         let found = self.all().remove(&name);
         let found = found.ok_or_else(|| reason::unknown_virtual_cluster(&name))?;
         Ok(Response::new(v1::GetVirtualClusterResponse { virtual_cluster: Some(found) }))
@@ -68,12 +87,18 @@ impl v1::virtual_clusters_server::VirtualClusters for VirtualClustersService {
         &self,
         request: Request<v1::ListVirtualClustersRequest>,
     ) -> Result<Response<v1::ListVirtualClustersResponse>, Status> {
+        let viewer = Viewer::of(&request)?;
         let request = request.into_inner();
         let page = ListPage::parse("virtual clusters", request.page_size, &request.page_token)?;
-        let later = self.all().into_iter().filter(|(name, _)| *name > page.after);
+        let (seen, sight) = self.seen_by(&viewer).await?;
+        let later = seen.into_iter().filter(|(name, _)| *name > page.after);
         let found = later.map(|(_, cluster)| cluster).take(page.size + 1).collect();
         let (virtual_clusters, next_page_token) = page.cut(found, |cluster| &cluster.name);
-        let findings = self.state.findings().borrow().clone();
+        // They may name any object.
+        let findings = match sight {
+            Sight::All => self.state.findings().borrow().clone(),
+            Sight::These(_) => Arc::default(),
+        };
         Ok(Response::new(v1::ListVirtualClustersResponse {
             virtual_clusters,
             next_page_token,
@@ -87,10 +112,11 @@ impl v1::virtual_clusters_server::VirtualClusters for VirtualClustersService {
 
     async fn watch_virtual_clusters(
         &self,
-        _: Request<v1::WatchVirtualClustersRequest>,
+        request: Request<v1::WatchVirtualClustersRequest>,
     ) -> Result<Response<Self::WatchVirtualClustersStream>, Status> {
+        let viewer = Viewer::of(&request)?;
         let (changes, receiver) = mpsc::channel(WAITING);
-        let watcher = Watcher { service: self.clone(), changes, shown: BTreeMap::new() };
+        let watcher = Watcher { service: self.clone(), viewer, changes, shown: BTreeMap::new() };
         tokio::spawn(watcher.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -99,47 +125,70 @@ impl v1::virtual_clusters_server::VirtualClusters for VirtualClustersService {
 /// One who watches.
 struct Watcher {
     service: VirtualClustersService,
+    viewer: Viewer,
     changes: mpsc::Sender<Result<v1::WatchVirtualClustersResponse, Status>>,
     /// What it was shown last.
     shown: BTreeMap<String, v1::VirtualCluster>,
 }
 
-/// The watcher has gone.
-struct Gone;
+/// Why watching ends.
+enum End {
+    /// The watcher has gone.
+    Gone,
+    /// It may not go on.
+    Refused(Status),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
+}
 
 impl Watcher {
     /// Runs until the watcher goes or the controller ends.
     async fn run(mut self) {
+        if let Err(End::Refused(status)) = self.watch().await {
+            // Nobody may be there to hear it.
+            let _ = self.changes.send(Err(status)).await;
+        }
+    }
+
+    async fn watch(&mut self) -> Result<(), End> {
         // Before the first look, so that no change is missed.
         let mut snapshots = self.service.state.subscribe();
         let mut statuses = self.service.nodes.subscribe();
         let mut ending = self.service.ending.clone();
-        if self.first().await.is_err() {
-            return;
-        }
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reviewed = Instant::now();
+        self.first().await?;
         loop {
             let changed = tokio::select! {
-                changed = snapshots.changed() => changed,
-                changed = statuses.changed() => changed,
-                () = self.changes.closed() => return,
-                _ = ending.wait_for(|ending| *ending) => return,
+                changed = snapshots.changed() => changed.is_ok(),
+                changed = statuses.changed() => changed.is_ok(),
+                _ = looks.tick() => true,
+                () = self.changes.closed() => false,
+                _ = ending.wait_for(|ending| *ending) => false,
             };
-            if changed.is_err() || self.next().await.is_err() {
-                return;
+            if !changed {
+                return Ok(());
             }
+            self.viewer.still(&mut reviewed).await?;
+            self.next().await?;
         }
     }
 
-    async fn first(&mut self) -> Result<(), Gone> {
-        self.shown = self.service.all();
+    async fn first(&mut self) -> Result<(), End> {
+        self.shown = self.service.seen_by(&self.viewer).await?.0;
         for cluster in self.shown.values() {
             self.send(Change::Initial, Some(cluster.clone())).await?;
         }
         self.send(Change::InitialComplete, None).await
     }
 
-    async fn next(&mut self) -> Result<(), Gone> {
-        let now = self.service.all();
+    async fn next(&mut self) -> Result<(), End> {
+        let now = self.service.seen_by(&self.viewer).await?.0;
         let before = std::mem::replace(&mut self.shown, now);
         for (name, cluster) in &self.shown {
             if before.get(name).is_none_or(|before| !same(before, cluster)) {
@@ -158,9 +207,9 @@ impl Watcher {
         &self,
         change: Change,
         virtual_cluster: Option<v1::VirtualCluster>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), End> {
         let change = v1::WatchVirtualClustersResponse { change: change.into(), virtual_cluster };
-        self.changes.send(Ok(change)).await.map_err(|_| Gone)
+        self.changes.send(Ok(change)).await.map_err(|_| End::Gone)
     }
 }
 

@@ -19,6 +19,9 @@ pub(super) struct Introduced {
     pub(super) stream: StreamKey,
     pub(super) facts: v1::NodeFacts,
     pub(super) started: u64,
+    pub(super) takes_deltas: bool,
+    /// The generation that it holds, and by which it is counted.
+    pub(super) held: (u64, u64),
 }
 
 /// Checks a Hello.
@@ -45,7 +48,13 @@ pub(super) fn introduced(hello: v1::Hello) -> Result<Introduced, Status> {
     }
     let stream =
         StreamKey { node: hello.node, journal: hello.journal_id, boot: facts.boot_id.clone() };
-    Ok(Introduced { stream, facts, started: hello.started_unix_nanoseconds })
+    Ok(Introduced {
+        stream,
+        facts,
+        started: hello.started_unix_nanoseconds,
+        takes_deltas: hello.takes_deltas,
+        held: (hello.held_instance, hello.held_generation),
+    })
 }
 
 fn is(text: &str, allowed: impl Fn(char) -> bool) -> bool {

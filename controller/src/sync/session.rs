@@ -1,5 +1,6 @@
 //! One agent's stream, from Hello to its end.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +12,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Code, Status, Streaming};
 
 use super::hello::{Introduced, introduced};
-use super::{Sync, chunks};
+use super::telling::{News, Telling};
+use super::{Sync, chunks, pods};
 use crate::faults::{self, Point};
 use crate::ledger::{Batch, KnownNode, Ledger, LedgerError, StreamKey};
 use crate::outside::blocking;
 use crate::reason;
-use crate::state::Snapshot;
-use crate::status::Stream;
+use crate::state::World;
+use crate::status::{self, Stream};
+use crate::trust::Attested;
 
 /// How long an agent may take to say Hello.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,6 +57,7 @@ enum Received {
 /// An agent that is connected.
 pub(super) struct Session {
     service: Sync,
+    attested: Attested,
     requests: Streaming<v1::SyncRequest>,
     answers: mpsc::Sender<Result<v1::SyncResponse, Status>>,
 }
@@ -61,10 +65,11 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(
         service: Sync,
+        attested: Attested,
         requests: Streaming<v1::SyncRequest>,
         answers: mpsc::Sender<Result<v1::SyncResponse, Status>>,
     ) -> Self {
-        Self { service, requests, answers }
+        Self { service, attested, requests, answers }
     }
 
     /// Runs until the stream ends. What was not acknowledged stays in the agent's journal.
@@ -74,10 +79,11 @@ impl Session {
             End::Gone => tracing::info!(node, "agent has gone"),
             End::Refused(status) => {
                 tracing::warn!(node, code = ?status.code(), "stream ended: {}", status.message());
-                // Nobody may be there to hear it.
-                let _ = self.answers.send(Err(status)).await;
+                // Nobody may be there to hear it, or nobody who listens.
+                let _ = tokio::time::timeout(PATIENCE, self.answers.send(Err(status))).await;
             }
         }
+        pods::forget_later(&self.service, &node);
     }
 
     async fn talk(&mut self, node: &mut String) -> End {
@@ -106,7 +112,12 @@ impl Session {
             Received::Unknown => None,
         };
         match message {
-            Some(FromAgent::Hello(hello)) => Ok(introduced(hello)?),
+            Some(FromAgent::Hello(hello)) => {
+                let introduced = introduced(hello)?;
+                // Whose node it is, the session knows; the message must agree.
+                self.attested.must_be(&introduced.stream.node)?;
+                Ok(introduced)
+            }
             _ => Err(no_hello("another message came first").into()),
         }
     }
@@ -116,38 +127,70 @@ impl Session {
         let (stream, mut replaced) = self.register(&agent).await?;
         let key = agent.stream.clone();
         let acknowledged = self.blocking(move |ledger| ledger.acknowledged(&key)).await?;
-        tracing::info!(node = stream.node(), acknowledged, "agent is connected");
+        let state = Arc::clone(&self.service.state);
+        let telling = Telling::new(&state.resumable, &agent);
+        let held = telling.generation();
+        tracing::info!(node = stream.node(), acknowledged, held, "agent is connected");
+        if held != 0 {
+            stream.sent(held);
+        }
         self.answer(ToAgent::Welcome(v1::Welcome {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
             acknowledged_sequence: acknowledged,
+            instance: state.resumable.instance,
         }))
         .await?;
-        let mut snapshots = self.service.state.subscribe();
+        let mut worlds = state.subscribe();
         let mut ending = self.service.ending.clone();
-        snapshots.mark_changed();
+        let mut review = self.attested.watch();
+        worlds.mark_changed();
         loop {
+            // An agent that takes nothing any more keeps nobody from ending its stream.
             tokio::select! {
                 biased;
                 () = ended(&mut ending) => return Err(going_away().into()),
                 _ = &mut replaced => return Err(was_replaced(stream.node()).into()),
-                changed = snapshots.changed() => {
-                    if changed.is_err() {
-                        return Err(going_away().into());
+                status = review.lost() => return Err(status.into()),
+                next = self.next(&mut worlds, &stream, &agent.stream, &telling) => {
+                    if next?.is_break() {
+                        return Ok(());
                     }
-                    let snapshot = snapshots.borrow_and_update().clone();
-                    self.tell(&stream, &snapshot).await?;
                 }
-                message = self.requests.message() => match self.received(message)? {
-                    Received::End => return Ok(()),
-                    Received::Message(message) => {
-                        self.take(&stream, &agent.stream, *message).await?;
-                    }
-                    Received::Unknown => {
-                        tracing::debug!(node = stream.node(), "a message of a later version");
-                    }
-                },
             }
         }
+    }
+
+    /// Tells the agent what changed, or hears it, once.
+    async fn next(
+        &mut self,
+        worlds: &mut watch::Receiver<Arc<World>>,
+        stream: &Stream,
+        key: &StreamKey,
+        telling: &Telling<'_>,
+    ) -> Result<ControlFlow<()>, End> {
+        tokio::select! {
+            biased;
+            changed = worlds.changed() => {
+                if changed.is_err() {
+                    return Err(going_away().into());
+                }
+                let world = worlds.borrow_and_update().clone();
+                self.tell(stream, &world, telling).await?;
+            }
+            message = self.requests.message() => match self.received(message)? {
+                Received::End => return Ok(ControlFlow::Break(())),
+                Received::Message(message) => {
+                    if let FromAgent::Status(status) = &*message {
+                        telling.acknowledged(status.applied_generation);
+                    }
+                    self.take(stream, key, *message).await?;
+                }
+                Received::Unknown => {
+                    tracing::debug!(node = stream.node(), "a message of a later version");
+                }
+            },
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Refuses a journal that another node's usage came from: the same counters would be booked
@@ -171,7 +214,7 @@ impl Session {
     /// the node is told what it must know all the same: it comes again with its usage, which
     /// cannot be stored then either.
     async fn register(&self, agent: &Introduced) -> Result<(Stream, oneshot::Receiver<()>), End> {
-        let Introduced { stream: StreamKey { node, .. }, facts, started } = agent;
+        let Introduced { stream: StreamKey { node, .. }, facts, started, .. } = agent;
         let nodes = &self.service.nodes;
         let registered = nodes.connect(node, facts.clone(), *started, self.now()).map_err(|older| {
             let younger = older.younger_started.to_string();
@@ -184,10 +227,9 @@ impl Session {
         })?;
         let known = KnownNode { name: node.clone(), last_seen: self.now(), facts: facts.clone() };
         let state = Arc::clone(&self.service.state);
-        let nodes = Arc::clone(nodes);
         self.blocking(move |ledger| {
             let remembered = ledger.remember_node(&known);
-            let told = state.set_node_addresses(nodes.addresses());
+            let told = state.set_node_addresses(&known.name, status::addresses(&known.facts));
             for error in [remembered, told].into_iter().filter_map(Result::err) {
                 tracing::error!(node = known.name, "{}", reason::chain(&error));
             }
@@ -204,9 +246,11 @@ impl Session {
                 stream.stands(status, self.now());
                 Ok(())
             }
-            FromAgent::Pods(_) => {
+            FromAgent::Pods(said) => {
                 stream.seen(self.now());
-                Ok(())
+                let Some(pods) = pods::take(stream, &said) else { return Ok(()) };
+                let (state, node) = (Arc::clone(&self.service.state), stream.node().to_owned());
+                self.blocking(move |_| state.set_local_pods(&node, pods)).await
             }
             FromAgent::Usage(batch) => {
                 stream.seen(self.now());
@@ -229,12 +273,29 @@ impl Session {
         }
     }
 
-    async fn tell(&self, stream: &Stream, snapshot: &Snapshot) -> Result<(), End> {
-        for chunk in chunks::chunks(snapshot, self.service.outside.chunk_bytes()) {
-            faults::pass(Point::SnapshotTell);
-            self.answer(ToAgent::Snapshot(chunk)).await?;
+    async fn tell(
+        &self,
+        stream: &Stream,
+        world: &Arc<World>,
+        telling: &Telling<'_>,
+    ) -> Result<(), End> {
+        let most = self.service.outside.chunk_bytes();
+        let (view, news) = telling.news(world, most);
+        match news {
+            News::None => return Ok(()),
+            News::Delta(delta) => {
+                faults::pass(Point::SnapshotTell);
+                self.answer(ToAgent::Delta(*delta)).await?;
+            }
+            News::Whole => {
+                for chunk in chunks::chunks(&view, most) {
+                    faults::pass(Point::SnapshotTell);
+                    self.answer(ToAgent::Snapshot(chunk)).await?;
+                }
+            }
         }
-        stream.sent(snapshot.generation);
+        stream.sent(view.world.generation);
+        telling.was_sent(view);
         Ok(())
     }
 

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends with a panic")]
 
 mod bad_input;
+mod deltas;
 mod objects;
 mod operators;
 mod running;
 mod sync;
+mod trust;

@@ -62,10 +62,11 @@ impl Place {
 
     pub(crate) fn config(&self) -> Config {
         Config {
-            objects: self.objects(),
+            objects: self.objects().into(),
             data: self.path().join("data"),
             agents: Endpoint::Unix(self.path().join("agents.sock")),
             operators: Endpoint::Unix(self.path().join("operators.sock")),
+            trust: None,
             ledger_page_limit: None,
         }
     }
@@ -147,8 +148,8 @@ impl Running {
 
 /// An agent's end of the stream.
 pub(crate) struct Agent {
-    requests: mpsc::Sender<v1::SyncRequest>,
-    answers: Streaming<v1::SyncResponse>,
+    pub(crate) requests: mpsc::Sender<v1::SyncRequest>,
+    pub(crate) answers: Streaming<v1::SyncResponse>,
 }
 
 impl Agent {

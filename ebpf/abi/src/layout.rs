@@ -55,7 +55,7 @@ impl FarEnd {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Member {
-    /// Number of the virtual cluster, never 0.
+    /// Number of the virtual cluster; 0: nobody's, and neither judged nor counted.
     pub virtual_cluster: u32,
     /// [`crate::MODE_OFF`], [`crate::MODE_OBSERVE`] or [`crate::MODE_ENFORCE`]; anything else
     /// is taken as enforce.
@@ -83,6 +83,26 @@ pub struct Config {
     pub ancestor_level: u32,
     /// When the counters began at zero: nanoseconds since the Unix epoch.
     pub epoch: u64,
+}
+
+/// The one entry of the PLACEMENT map: what there is besides cgroups at
+/// [`Config::ancestor_level`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Placement {
+    /// Another depth at which a cgroup can be a virtual cluster's, asked where the one at
+    /// [`Config::ancestor_level`] is nobody's; 0: there is none.
+    pub upper_level: u32,
+    /// What becomes of the packets and calls of nobody: [`Placement::DROP`] or
+    /// [`Placement::PASS`]; anything else is taken as drop.
+    pub unknown: u32,
+}
+
+impl Placement {
+    /// Only this host itself can be reached.
+    pub const DROP: u32 = 0;
+    /// They are neither judged nor counted.
+    pub const PASS: u32 = 1;
 }
 
 /// Bytes and packets of one direction, class and outcome.
@@ -144,6 +164,7 @@ const _: () = {
     assert!(size_of::<AllowKey>() == 8);
     assert!(size_of::<Config>() == 16);
     assert!(core::mem::offset_of!(Config, epoch) == 8);
+    assert!(size_of::<Placement>() == 8);
     assert!(size_of::<Cell>() == 16);
     assert!(size_of::<ConnectCell>() == 16);
     let later = if cfg!(feature = "next") { 32 } else { 0 };
@@ -156,7 +177,7 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait: plain old data for map access")]
-    use super::{Address, AllowKey, Config, Counters, FarEnd, Member, Prefix};
+    use super::{Address, AllowKey, Config, Counters, FarEnd, Member, Placement, Prefix};
 
     // SAFETY: `repr(C)`, `Copy`, integers only, no padding (sizes asserted above), so every
     // byte pattern is a valid value; so for all below.
@@ -171,6 +192,8 @@ mod pod {
     unsafe impl aya::Pod for AllowKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Config {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Placement {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Counters {}
 }

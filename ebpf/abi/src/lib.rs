@@ -19,7 +19,8 @@ mod usage;
 mod verdict;
 
 pub use layout::{
-    Address, AllowKey, CONNECT_KINDS, Cell, Config, ConnectCell, Counters, FarEnd, Member, Prefix,
+    Address, AllowKey, CONNECT_KINDS, Cell, Config, ConnectCell, Counters, FarEnd, Member,
+    Placement, Prefix,
 };
 pub use usage::{CONTROLS, CPU_WORDS, CgroupUsage, PRESSURES, UsageLayout};
 pub use verdict::{
@@ -29,7 +30,7 @@ pub use verdict::{
 
 /// The version of everything in this crate, checked when the agent loads an object and when it
 /// takes over pins.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next") { 4 } else { 3 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next") { 5 } else { 4 };
 
 /// The object's section that holds [`ABI_VERSION`], 4 bytes in native order.
 pub const ABI_SECTION: &str = "bulkhead.abi";
@@ -56,6 +57,8 @@ pub mod capacity {
 pub mod maps {
     /// `Array<Config>`, one entry.
     pub const CONFIG: &str = "CONFIG";
+    /// `Array<Placement>`, one entry.
+    pub const PLACEMENT: &str = "PLACEMENT";
     /// `HashMap<u64 cgroup id, Member>`: which cgroup is which virtual cluster.
     pub const MEMBERS: &str = "MEMBERS";
     /// `HashMap<Address, FarEnd>`: exact addresses.
@@ -64,11 +67,14 @@ pub mod maps {
     pub const PREFIXES: &str = "PREFIXES";
     /// `HashMap<AllowKey, u32>`: pairs of virtual clusters that may talk.
     pub const ALLOWED: &str = "ALLOWED";
-    /// `HashMap<u64 cgroup id, u32>`: which entry of COUNTERS a cgroup is counted in.
+    /// `HashMap<u64 cgroup id, u32>`: which entry of CELLS a cgroup is counted in.
     pub const SLOTS: &str = "SLOTS";
     /// `PerCpuArray<Counters>`, by slot. An array, because a packet pays half as much for its
     /// look-up as for that of a per-CPU hash table.
-    pub const COUNTERS: &str = "COUNTERS";
+    pub const CELLS: &str = "CELLS";
+    /// `PerCpuHashMap<u64 cgroup id, Counters>`: what agents up to version 2 count in. Only read,
+    /// and never of that name again: it is how they know counters that they can take over.
+    pub const COUNTERS_UP_TO_2: &str = "COUNTERS";
     /// `Array<u64>`, one entry, mapped into memory: which state of the tables verdicts are of.
     ///
     /// Odd while the tables change. The programs keep the verdict of a socket's peer with the
@@ -84,8 +90,8 @@ pub mod maps {
     /// it belongs to the one load of that program.
     pub const USAGE: &str = "USAGE";
     /// Every map that outlives the agent.
-    pub const ALL: [&str; 8] =
-        [CONFIG, GENERATION, MEMBERS, ADDRESSES, PREFIXES, ALLOWED, SLOTS, COUNTERS];
+    pub const ALL: [&str; 9] =
+        [CONFIG, PLACEMENT, GENERATION, MEMBERS, ADDRESSES, PREFIXES, ALLOWED, SLOTS, CELLS];
 }
 
 /// Names of programs as the object, the pinned links and the agent know them.

@@ -17,6 +17,8 @@ pub struct UsageLayout {
     /// Depth of the cgroups that are told of, below the cgroup v2 mount (the mount itself is 0);
     /// [`UsageLayout::ABSENT`]: those of every depth.
     pub level: u32,
+    /// Another depth that is told of; [`UsageLayout::ABSENT`]: there is none.
+    pub upper_level: u32,
     /// `cgroup.level`
     pub cgroup_level: u32,
     /// `cgroup.kn`
@@ -86,6 +88,7 @@ impl UsageLayout {
     /// Knows of nothing.
     pub const NOTHING: Self = Self {
         level: Self::ABSENT,
+        upper_level: Self::ABSENT,
         cgroup_level: Self::ABSENT,
         cgroup_kn: Self::ABSENT,
         kn_id: Self::ABSENT,
@@ -192,7 +195,7 @@ impl CgroupUsage {
 }
 
 const _: () = {
-    assert!(size_of::<UsageLayout>() == 4 * (20 + CPU_WORDS + CONTROLS));
+    assert!(size_of::<UsageLayout>() == 4 * (21 + CPU_WORDS + CONTROLS));
     assert!(core::mem::offset_of!(CgroupUsage, cpu) == 32);
     assert!(core::mem::offset_of!(CgroupUsage, throttled_nanoseconds) == 120);
     assert!(size_of::<CgroupUsage>() == 128 + 8 * (6 + PRESSURES + CONTROLS));

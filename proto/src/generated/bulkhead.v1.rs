@@ -1388,6 +1388,9 @@ pub struct Hello {
     /// The generation that the agent holds; 0: none.
     #[prost(uint64, tag = "6")]
     pub held_generation: u64,
+    /// By which it is counted: Welcome.instance of the stream that carried it.
+    #[prost(uint64, tag = "7")]
+    pub held_instance: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {
@@ -1396,6 +1399,10 @@ pub struct Welcome {
     /// All batches of this journal up to here are durable; 0: none.
     #[prost(uint64, tag = "2")]
     pub acknowledged_sequence: u64,
+    /// By which generations are counted on this stream: another controller, and this one after a
+    /// start, may give a number that was given before to something else.
+    #[prost(uint64, tag = "3")]
+    pub instance: u64,
 }
 /// A snapshot comes in chunks of bounded size; it takes effect with the last one, whole.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2036,6 +2043,41 @@ pub struct GetStatusResponse {
     pub status: ::core::option::Option<NodeStatus>,
     #[prost(bool, tag = "4")]
     pub controller_connected: bool,
+    /// On a Kubernetes node only.
+    #[prost(message, optional, tag = "5")]
+    pub pods: ::core::option::Option<NodePods>,
+}
+/// How a node does by its pods.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodePods {
+    /// The container runtime that tells of pods, with its version; empty while none does.
+    #[prost(string, tag = "1")]
+    pub runtime: ::prost::alloc::string::String,
+    /// Why none does.
+    #[prost(string, tag = "2")]
+    pub runtime_away: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub registered: ::prost::alloc::vec::Vec<RegisteredPods>,
+    /// Pods of nobody that are never cut off, registered as such.
+    #[prost(uint32, tag = "4")]
+    pub exempt: u32,
+    /// Pods that are nobody's.
+    #[prost(uint32, tag = "5")]
+    pub of_nobody: u32,
+    /// Cgroups of pods of which nobody has told whose they are.
+    #[prost(uint32, tag = "6")]
+    pub unknown: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegisteredPods {
+    #[prost(string, tag = "1")]
+    pub virtual_cluster: ::prost::alloc::string::String,
+    /// How many stand in the kernel's tables.
+    #[prost(uint32, tag = "2")]
+    pub pods: u32,
+    /// How many went without a last count since the agent started.
+    #[prost(uint64, tag = "3")]
+    pub ended_uncounted: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetPlanRequest {}

@@ -6,10 +6,10 @@ use std::num::NonZeroU64;
 use bulkhead_core::address::{from_abi, to_abi};
 use bulkhead_core::sample::UnixNanos;
 use bulkhead_core::{
-    AddressBlock, CgroupId, Epoch, Meter, Snapshot, UsageRecord, VirtualClusterNumber, Window,
+    AddressBlock, CgroupId, Delta, Epoch, Meter, UsageRecord, VirtualClusterNumber, Window,
 };
 use bulkhead_proto::usage::LATEST_UNIX_NANOSECONDS;
-use bulkhead_proto::{time, v1};
+use bulkhead_proto::{snapshots, time, v1};
 use prost::Message;
 
 use crate::choices::Choices;
@@ -27,16 +27,25 @@ pub fn any_values(data: &[u8]) {
 }
 
 fn virtual_clusters(choices: &mut Choices<'_>) {
-    let mut snapshot = Snapshot { generation: 1, ..Snapshot::default() };
-    for _ in 0..=choices.below(3) {
-        let cluster = values::virtual_cluster(choices);
-        values::survives_the_wire(&cluster);
-        snapshot.virtual_clusters.insert(cluster.name.clone(), cluster);
+    let old = values::snapshot(choices, 1);
+    values::can_be_told(&old);
+    if choices.yes() {
+        let new = values::snapshot(choices, 2);
+        let chunk = snapshots::whole(&new).encode_to_vec();
+        let chunk = v1::SnapshotChunk::decode(&*chunk).expect("it was encoded");
+        if new.check().is_ok() {
+            assert_eq!(snapshots::snapshot(&[chunk]).as_ref(), Ok(&new));
+        }
+        let delta = Delta::between(&old, &new);
+        let bytes = v1::SnapshotDelta::from(&delta).encode_to_vec();
+        let message = v1::SnapshotDelta::decode(&*bytes).expect("it was encoded");
+        let back = Delta::try_from(&message).expect("it was a delta");
+        assert_eq!(back, delta);
+        match old.changed_by(&back) {
+            Ok(led_to) => assert_eq!(led_to, new),
+            Err(error) => assert!(!error.is_misfit() && new.check().is_err(), "{error}"),
+        }
     }
-    snapshot.shared = (0..choices.below(3)).map(|_| values::block(choices)).collect();
-    snapshot.cluster_ranges = (0..choices.below(3)).map(|_| values::block(choices)).collect();
-    snapshot.node_addresses = (0..choices.below(3)).map(|_| values::address(choices)).collect();
-    values::can_be_told(&snapshot);
 }
 
 fn usage(choices: &mut Choices<'_>) {

@@ -1,6 +1,6 @@
 //! Messages of another program, which may be of another version or broken.
 
-use bulkhead_core::{UsageRecord, VirtualCluster};
+use bulkhead_core::{Bindings, Delta, UsageRecord, VirtualCluster};
 use bulkhead_proto::{time, v1};
 use prost::Message;
 
@@ -9,7 +9,7 @@ use crate::values;
 /// The first byte chooses a message, the rest is its bytes.
 pub fn any_bytes(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else { return };
-    match kind % 10 {
+    match kind % 13 {
         0 => {
             let Some(message) = decoded::<v1::AgentVirtualCluster>(bytes) else { return };
             virtual_cluster(&message);
@@ -30,6 +30,18 @@ pub fn any_bytes(data: &[u8]) {
                 moment(timestamp);
             }
         }
+        10 => {
+            let Some(message) = decoded::<v1::LocalPods>(bytes) else { return };
+            local_pods(&message);
+        }
+        11 => {
+            let Some(message) = decoded::<v1::SnapshotDelta>(bytes) else { return };
+            delta(&message);
+        }
+        12 => {
+            let Some(message) = decoded::<v1::SnapshotChunk>(bytes) else { return };
+            bindings(&message);
+        }
         _ => {
             let Some(batch) = decoded::<v1::UsageBatch>(bytes) else { return };
             batch.records.iter().for_each(usage_record);
@@ -38,7 +50,9 @@ pub fn any_bytes(data: &[u8]) {
 }
 
 /// What was decoded is encoded to what decodes to the same.
-fn decoded<M: Message + Default + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Option<M> {
+pub(crate) fn decoded<M: Message + Default + PartialEq + std::fmt::Debug>(
+    bytes: &[u8],
+) -> Option<M> {
     let message = M::decode(bytes).ok()?;
     let encoded = message.encode_to_vec();
     assert_eq!(encoded.len(), message.encoded_len());
@@ -54,6 +68,47 @@ fn virtual_cluster(message: &v1::AgentVirtualCluster) {
             assert_eq!(error.object, message.name);
             assert!(!error.field.is_empty() && !error.problem.is_empty(), "{error}");
         }
+    }
+}
+
+/// What is taken is told the same again.
+fn local_pods(message: &v1::LocalPods) {
+    match bulkhead_proto::bindings::local_pods(&message.pods) {
+        Ok(pods) => {
+            let again: Vec<_> = pods
+                .iter()
+                .map(|(uid, pod)| bulkhead_proto::bindings::local_pod(uid, pod))
+                .collect();
+            assert_eq!(bulkhead_proto::bindings::local_pods(&again), Ok(pods));
+        }
+        Err(error) => assert!(!error.field.is_empty() && !error.problem.is_empty(), "{error}"),
+    }
+}
+
+fn delta(message: &v1::SnapshotDelta) {
+    match Delta::try_from(message) {
+        Ok(delta) => {
+            let again = v1::SnapshotDelta::from(&delta);
+            assert_eq!(Delta::try_from(&again).as_ref(), Ok(&delta));
+        }
+        Err(refusal) => assert!(!refusal.to_string().is_empty()),
+    }
+}
+
+fn bindings(message: &v1::SnapshotChunk) {
+    let mut table = Bindings::default();
+    if bulkhead_proto::bindings::add_bindings(&mut table, &message.bindings).is_err() {
+        return;
+    }
+    let again = table.0.iter();
+    let again: Vec<_> = again
+        .flat_map(|(name, bound)| bulkhead_proto::bindings::namespace_bindings(name, bound))
+        .collect();
+    let mut back = Bindings::default();
+    assert_eq!(bulkhead_proto::bindings::add_bindings(&mut back, &again), Ok(()));
+    assert_eq!(back, table);
+    for binding in table.0.values().flatten() {
+        let _ = binding.selector.selects(&bulkhead_core::Labels::new());
     }
 }
 

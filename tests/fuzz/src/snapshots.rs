@@ -1,8 +1,9 @@
 //! A stream of snapshot chunks from a controller that may be broken.
 
-use bulkhead_agent::report::{Assembler, Disorder, Progress, snapshot};
+use bulkhead_agent::report::{Assembler, Disorder, Progress};
 use bulkhead_agent::snapshot_cache;
 use bulkhead_core::Snapshot;
+use bulkhead_proto::snapshots::snapshot;
 use bulkhead_proto::v1::SnapshotChunk;
 use prost::Message;
 
@@ -26,13 +27,13 @@ pub fn any_stream(data: &[u8]) {
         since.push(chunk.clone());
         match assembler.push(chunk.clone()) {
             Ok(Progress::Incomplete) => assert!(!chunk.last),
-            Ok(Progress::Complete(taken, chunks)) => {
+            Ok(Progress::Complete(taken)) => {
                 assert!(chunk.last && generation >= newest);
-                assert_eq!(chunks, since, "of its own chunks");
                 assert_eq!(taken.generation, generation);
-                assert_eq!(snapshot(&chunks).as_ref(), Ok(&taken));
+                assert_eq!(snapshot(&since).as_ref(), Ok(&*taken), "of its own chunks");
+                assert_eq!(assembler.held(), Some(&taken));
                 values::can_be_told(&taken);
-                is_kept(&chunks, &taken);
+                is_kept(&taken);
                 newest = generation;
                 since.clear();
             }
@@ -43,7 +44,7 @@ pub fn any_stream(data: &[u8]) {
                 since.clear();
             }
             Err(disorder) => {
-                assert!(is_true(disorder, generation, newest, continues), "{disorder}");
+                assert!(is_true(&disorder, generation, newest, continues), "{disorder}");
                 // The session ends here.
                 return;
             }
@@ -52,8 +53,8 @@ pub fn any_stream(data: &[u8]) {
 }
 
 /// What is said of the chunk is so.
-fn is_true(disorder: Disorder, generation: u64, newest: u64, continues: Option<u64>) -> bool {
-    match disorder {
+fn is_true(disorder: &Disorder, generation: u64, newest: u64, continues: Option<u64>) -> bool {
+    match *disorder {
         Disorder::NotBegun { generation: found } => found == generation && continues.is_none(),
         Disorder::Mixed { expected, found } => {
             found == generation && continues == Some(expected) && expected != found
@@ -61,15 +62,16 @@ fn is_true(disorder: Disorder, generation: u64, newest: u64, continues: Option<u
         Disorder::Backwards { newest: known, found } => {
             found == generation && known == newest && (found == 0 || found < newest)
         }
-        // An input has not so many bytes.
-        Disorder::TooLong { .. } => false,
+        // An input has not so many bytes, and no change.
+        Disorder::TooLong { .. } | Disorder::Misfit { .. } => false,
     }
 }
 
-fn is_kept(chunks: &[SnapshotChunk], taken: &Snapshot) {
+/// What is kept is the same after the next start.
+pub(crate) fn is_kept(taken: &Snapshot) {
     let directory = tempfile::tempdir().expect("a directory");
     let cache = directory.path().join("snapshot");
-    snapshot_cache::store(&cache, chunks).expect("there is room");
+    snapshot_cache::store(&cache, taken).expect("there is room");
     let loaded = snapshot_cache::load(&cache).expect("it was stored");
     assert_eq!(loaded.as_ref(), Some(taken));
 }

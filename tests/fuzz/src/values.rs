@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use bulkhead_core::amount::Pids;
 use bulkhead_core::control::{CpuMax, Device, IoMax, Max};
 use bulkhead_core::{
-    AddressBlock, Amount, BasisPoints, Bytes, Capacities, Control, ControlValue, Fact, Guarantee,
-    Index, IoLimit, Limit, NanoCores, NetworkMode, NetworkPolicy, NodeFacts, Snapshot, Support,
+    AddressBlock, Amount, BasisPoints, Binding, Bytes, Capacities, Control, ControlValue, Fact, Guarantee,
+    Index, IoLimit, Limit, NanoCores, NetworkMode, NetworkPolicy, NodeFacts, NodePolicy, OnStale, Requirement, Selector, Snapshot, Support, Unknown,
     VirtualCluster, VirtualClusterName, VirtualClusterNumber, compile,
 };
 use bulkhead_proto::v1;
@@ -106,6 +106,46 @@ pub fn virtual_cluster(choices: &mut Choices<'_>) -> VirtualCluster {
     }
 }
 
+fn requirement(choices: &mut Choices<'_>) -> Requirement {
+    let key = choices.of(["app", "example.com/tier"]).to_owned();
+    let values = ["a", "b"].into_iter().take(usize::from(choices.below(2)) + 1);
+    let values = values.map(str::to_owned).collect();
+    match choices.below(4) {
+        0 => Requirement::In { key, values },
+        1 => Requirement::NotIn { key, values },
+        2 => Requirement::Exists { key },
+        _ => Requirement::DoesNotExist { key },
+    }
+}
+
+fn binding(choices: &mut Choices<'_>) -> Binding {
+    let selector = Selector((0..choices.below(3)).map(|_| requirement(choices)).collect());
+    Binding { virtual_cluster: name(choices), selector }
+}
+
+/// A snapshot as the controller could have made it, but that two may have one number.
+pub fn snapshot(choices: &mut Choices<'_>, generation: u64) -> Snapshot {
+    let mut snapshot = Snapshot { generation, ..Snapshot::default() };
+    for _ in 0..=choices.below(3) {
+        let cluster = virtual_cluster(choices);
+        survives_the_wire(&cluster);
+        snapshot.virtual_clusters.insert(cluster.name.clone(), cluster);
+    }
+    snapshot.shared = (0..choices.below(3)).map(|_| block(choices)).collect();
+    snapshot.cluster_ranges = (0..choices.below(3)).map(|_| block(choices)).collect();
+    snapshot.node_addresses = (0..choices.below(3)).map(|_| address(choices)).collect();
+    for _ in 0..choices.below(3) {
+        let namespace = choices.of(["team", "shop", "kube-system"]).to_owned();
+        let bound = (0..=choices.below(2)).map(|_| binding(choices)).collect();
+        snapshot.bindings.0.insert(namespace, bound);
+    }
+    snapshot.policy = NodePolicy {
+        unknown: choices.of([Unknown::Allow, Unknown::Deny]),
+        on_stale: choices.of([OnStale::AllowCounted, OnStale::Deny]),
+    };
+    snapshot
+}
+
 /// Sent to a node, it is the same there.
 pub fn survives_the_wire(cluster: &VirtualCluster) {
     let bytes = v1::AgentVirtualCluster::from(cluster).encode_to_vec();
@@ -125,6 +165,7 @@ fn node() -> NodeFacts {
         devices: BTreeMap::from([("/dev/vda".into(), device(0)), ("/dev/sda".into(), device(16))]),
         support: Support::default(),
         capacities: Capacities::default(),
+        placement: bulkhead_core::Placement::Directory,
     }
 }
 
@@ -133,7 +174,7 @@ fn node() -> NodeFacts {
 pub fn can_be_told(snapshot: &Snapshot) {
     let mut index = Index::default();
     let before = index.clone();
-    if index.apply(Fact::Snapshot(snapshot.clone())).is_err() {
+    if index.apply(Fact::from(snapshot.clone())).is_err() {
         assert_eq!(index, before, "a refused snapshot changes nothing");
         return;
     }

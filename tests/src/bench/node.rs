@@ -50,6 +50,7 @@ impl Node {
             pin_dir: pin_dir.clone(),
             cgroup_root: sandbox.cgroups.root().to_owned(),
             ancestor_level: sandbox.cgroups.virtual_cluster_level(),
+            upper_level: 0,
             capacities: Capacities::default(),
             epoch_if_new: EPOCH,
         })

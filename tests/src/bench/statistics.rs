@@ -42,6 +42,29 @@ pub struct Estimate {
     pub interval: Interval,
 }
 
+impl Interval {
+    /// The middle half of the values.
+    ///
+    /// # Panics
+    ///
+    /// Without values there is none.
+    pub fn middle_half(values: &[f64]) -> Self {
+        Self { low: quantile(values, 0.25), high: quantile(values, 0.75) }
+    }
+
+    /// Whether what lies here is at most that much. `None`: the limit lies inside.
+    pub fn at_most(self, limit: f64) -> Option<bool> {
+        let sure = self.high <= limit || self.low > limit;
+        sure.then_some(self.high <= limit)
+    }
+
+    /// Whether what lies here is at least that much. `None`: the limit lies inside.
+    pub fn at_least(self, limit: f64) -> Option<bool> {
+        let sure = self.low >= limit || self.high < limit;
+        sure.then_some(self.low >= limit)
+    }
+}
+
 /// The value at a share of the sorted values, between 0 and 1, interpolated.
 ///
 /// # Panics
@@ -184,6 +207,22 @@ mod tests {
 
     fn near(seen: f64, wanted: f64) {
         assert!((seen - wanted).abs() < 1e-9, "{seen} is not {wanted}");
+    }
+
+    #[test]
+    fn a_goal_inside_the_interval_is_neither_met_nor_missed() {
+        let interval = Interval { low: 0.4, high: 0.6 };
+        assert_eq!(
+            [0.6, 0.5, 0.3].map(|most| interval.at_most(most)),
+            [Some(true), None, Some(false)]
+        );
+        assert_eq!(
+            [0.4, 0.5, 0.7].map(|least| interval.at_least(least)),
+            [Some(true), None, Some(false)]
+        );
+        let half = Interval::middle_half(&[0.0, 10.0]);
+        near(half.low, 2.5);
+        near(half.high, 7.5);
     }
 
     #[test]

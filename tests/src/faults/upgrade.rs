@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 
 use super::history::{History, pass};
 use super::kills::Daemon;
+use super::points::VARIABLE;
 use crate::demo::wait;
 use crate::demo::world::Version;
 
 /// Changes the version so many times, while objects change. Each other time the agent that takes
-/// over is killed on the way, at a random moment, and started again.
+/// over is killed on the way, between two pins or at a random moment, and started again.
 pub(crate) fn upgrades(history: &mut History, count: u64) -> Result<()> {
     let (mut cut, mut versions) = (0, Vec::new());
     for turn in 0..count {
@@ -20,7 +21,11 @@ pub(crate) fn upgrades(history: &mut History, count: u64) -> Result<()> {
             Version::Ours => Version::Next,
             Version::Next => Version::Ours,
         };
-        if turn % 2 == 1 {
+        if turn % 4 == 1 {
+            history.change_objects()?;
+            die_between_pins(history)?;
+            cut += 1;
+        } else if turn % 4 == 3 {
             history.change_objects()?;
             history.start(Daemon::Agent)?;
             let life = history.chance.milliseconds(20, 400);
@@ -37,6 +42,20 @@ pub(crate) fn upgrades(history: &mut History, count: u64) -> Result<()> {
         changes + 1 == count,
         format!("{count} changes between {versions:?}, {cut} of them cut short and begun again"),
     );
+    Ok(())
+}
+
+/// Starts the agent, which dies when it has pinned some of the other version's tables.
+fn die_between_pins(history: &mut History) -> Result<()> {
+    /// Tables that it pins so: all but CONFIG, SLOTS and CELLS, since counters differ.
+    const PINS: u64 = 5;
+    let armed = format!("bpf.pinned={}*off->1*return(kill)", history.chance.below(PINS));
+    history.world.extras.agent_env.insert(VARIABLE.to_owned(), armed);
+    history.start(Daemon::Agent)?;
+    history.world.extras.agent_env.remove(VARIABLE);
+    let patience = history.world.patience();
+    wait::until("the agent dies between two pins", patience, |_| history.status(Daemon::Agent))?;
+    history.forget(Daemon::Agent);
     Ok(())
 }
 

@@ -131,6 +131,7 @@ pub(crate) fn options(sandbox: &Sandbox) -> BpfOptions {
         pin_dir: sandbox.bpffs.path().join("bulkhead/v1"),
         cgroup_root: sandbox.cgroups.root().to_owned(),
         ancestor_level: sandbox.cgroups.virtual_cluster_level(),
+        upper_level: 0,
         capacities: Capacities {
             members: 16,
             addresses: 4096,

@@ -94,14 +94,14 @@ fn taking_over_opens_no_gap() {
 #[test]
 fn new_counters_have_a_new_epoch() {
     let node = Node::enforcing();
-    let counters = options(&node.sandbox).pin_dir.join("maps").join(maps::COUNTERS);
+    let counters = options(&node.sandbox).pin_dir.join("maps").join(maps::CELLS);
     let Node { bpf, sandbox } = node;
     drop(bpf);
     fs::remove_file(counters).expect("remove pin");
     let mut later = options(&sandbox);
     later.epoch_if_new = EPOCH + 5;
     let (_, opened) = Bpf::open(&later).expect("take over");
-    assert_eq!(opened.created, [maps::COUNTERS]);
+    assert_eq!(opened.created, [maps::CELLS]);
     assert_eq!(opened.epoch, EPOCH + 5);
 }
 

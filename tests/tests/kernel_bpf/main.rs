@@ -5,6 +5,7 @@ mod counting;
 mod fixture;
 mod lifecycle;
 mod memory;
+mod overlay;
 mod refusals;
 mod sockets;
 mod tables;

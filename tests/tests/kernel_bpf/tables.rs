@@ -1,6 +1,7 @@
 //! The tables from the agent's side: whole changes or none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use bulkhead_abi::{
     Address, AllowKey, Counters, FarEnd, MODE_ENFORCE, MODE_OBSERVE, Member, Prefix, maps,
@@ -121,13 +122,37 @@ fn counters_begin_at_zero_once_and_end_with_their_last_value() {
     }
     let error = counters.create(17).expect_err("full");
     assert!(
-        matches!(error, BpfError::TableFull { map: maps::COUNTERS, capacity: 16, wanted: 1 }),
+        matches!(error, BpfError::TableFull { map: maps::CELLS, capacity: 16, wanted: 1 }),
         "{error}"
     );
     assert_eq!(counters.read_all().expect("read").len(), 16);
     assert_eq!(counters.remove(1).expect("remove"), Some(Counters::default()));
     assert_eq!(counters.remove(1).expect("remove"), None);
     assert!(counters.create(17).expect("there is room again"));
+}
+
+/// A program that knows a slot may run until a grace period is over. One takes a tick or so, and
+/// what makes counters otherwise takes microseconds.
+#[test]
+fn a_slot_is_given_away_only_after_a_grace_period() {
+    let node = Node::bare();
+    let counters = &node.bpf.tables().counters;
+    counters.create(1).expect("make");
+    let time = |id| {
+        let began = Instant::now();
+        assert!(counters.create(id).expect("make"), "new");
+        began.elapsed()
+    };
+    let at_once = (2..9).map(time).min().expect("some");
+    let after_removal = (2..9).map(|id| {
+        counters.remove(id).expect("remove").expect("it was counted");
+        time(id)
+    });
+    let waiting = after_removal.min().expect("some");
+    assert!(
+        waiting > at_once + Duration::from_micros(300),
+        "given away after {waiting:?}, a free one after {at_once:?}"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use aya::maps::{Array, MapData, PerCpuHashMap, PerCpuValues};
 use aya::util::nr_cpus;
 use bulkhead_abi::{Cell, Class, Config, Counters, Direction, Outcome, maps, programs};
-use bulkhead_agent::kernel::bpf::{Bpf, BpfOptions};
+use bulkhead_agent::kernel::bpf::{Bpf, BpfOptions, Capacities};
 use bulkhead_tests::sandbox::Sandbox;
 use serde_json::json;
 
@@ -91,6 +91,92 @@ fn tables_and_counters_of_the_same_shape_are_carried_over() {
     assert!(all_attached(&bpf));
 }
 
+/// What an agent leaves that is killed between two pins, whichever these are, is not half of the
+/// tables of one version and half of another's.
+#[test]
+fn a_take_over_that_was_cut_short_between_two_pins_is_begun_anew() {
+    let node = Node::enforcing();
+    let green = node.traffic("green", node.green());
+    run(&green, &format!("ping --to {} --count 5 --timeout-ms 0", node.red().v4));
+    let Node { bpf, sandbox } = node;
+    drop(bpf);
+    let later = BpfOptions { epoch_if_new: EPOCH + 9, ..version(&sandbox, 9) };
+    let theirs = later.pin_dir.join("maps");
+    // In this order and, as another version may have it, in the other.
+    let cuts = (1..maps::ALL.len()).flat_map(|at| {
+        let (first, second) = maps::ALL.split_at(at);
+        [first.to_vec(), second.to_vec()]
+    });
+    for gone in cuts {
+        let (bpf, _) = Bpf::open(&later).expect("open");
+        drop(bpf);
+        for map in &gone {
+            std::fs::remove_file(theirs.join(map)).expect("remove pin");
+        }
+        let (bpf, opened) = Bpf::open(&options(&sandbox)).expect("the version before");
+        assert_eq!((opened.taken_over, bpf.epoch()), (maps::ALL.to_vec(), EPOCH), "{gone:?}");
+        assert_eq!(bpf.foreign().expect("look"), [], "{gone:?}");
+        drop(bpf);
+        let (bpf, opened) = Bpf::open(&later).expect("open again");
+        assert_eq!((opened.carried_over, bpf.epoch()), (maps::ALL.to_vec(), EPOCH), "{gone:?}");
+        assert_eq!(bpf.foreign().expect("look"), [], "{gone:?}");
+        assert_eq!(bpf.tables().addresses.read_all().expect("read").len(), 6, "{gone:?}");
+    }
+    let (bpf, _) = Bpf::open(&later).expect("open");
+    bpf.attach_all().expect("attach");
+    let node = Node { bpf, sandbox };
+    assert_eq!(denied(&node), 5);
+}
+
+/// The same where counters are of another shape: those of the version before stay the only ones.
+#[test]
+fn counters_that_were_never_counted_in_are_nobodys() {
+    let node = Node::enforcing();
+    let Node { bpf, sandbox } = node;
+    drop(bpf);
+    let later = other_shape(&sandbox, 9);
+    let theirs = later.pin_dir.join("maps");
+    for map in maps::ALL {
+        let (bpf, _) = Bpf::open(&later).expect("open");
+        drop(bpf);
+        for other in maps::ALL.into_iter().filter(|other| *other != map) {
+            std::fs::remove_file(theirs.join(other)).expect("remove pin");
+        }
+        let (bpf, _) = Bpf::open(&options(&sandbox)).expect("the version before");
+        assert_eq!(bpf.foreign().expect("look"), [], "{map}");
+        drop(bpf);
+        let (bpf, opened) = Bpf::open(&later).expect("open again");
+        assert_eq!((opened.taken_over, bpf.epoch()), (vec![], EPOCH + 9), "{map}");
+        let foreign = bpf.foreign().expect("look");
+        assert_eq!(foreign.iter().map(|one| one.epoch).collect::<Vec<_>>(), [EPOCH], "{map}");
+    }
+}
+
+/// A node on which more is counted than the version after has slots for is not left alone.
+#[test]
+fn what_finds_no_slot_does_not_keep_the_next_version_from_starting() {
+    let node = Node::enforcing();
+    let options = BpfOptions {
+        capacities: Capacities { counters: 1, ..options(&node.sandbox).capacities },
+        epoch_if_new: EPOCH + 9,
+        ..version(&node.sandbox, 9)
+    };
+    let node = take_over(node, &options);
+    let counted = node.bpf.tables().counters.read_all().expect("read");
+    assert_eq!(counted.len(), 1, "of green and red");
+    assert_eq!(node.bpf.foreign().expect("look").len(), 1, "both are read from before");
+}
+
+/// An agent of version 2 refuses to start beside a map COUNTERS that is not its own; where there
+/// is none, it takes the tables over and makes counters.
+#[test]
+fn an_agent_of_version_2_finds_nothing_that_it_does_not_know() {
+    let node = Node::enforcing();
+    let maps = options(&node.sandbox).pin_dir.join("maps");
+    assert!(maps.join(maps::CELLS).exists());
+    assert!(!maps.join(maps::COUNTERS_UP_TO_2).exists());
+}
+
 #[test]
 fn counters_of_another_shape_are_read_to_their_last_packet() {
     let node = Node::enforcing();
@@ -136,7 +222,7 @@ fn counters_of_version_2_are_read_added_over_cpus() {
     let cpus = nr_cpus().expect("count CPUs");
     let values = PerCpuValues::try_from(vec![one; cpus]).expect("one for each CPU");
     of_version_2.insert(77, values, 0).expect("write");
-    of_version_2.pin(maps.join(maps::COUNTERS)).expect("pin");
+    of_version_2.pin(maps.join(maps::COUNTERS_UP_TO_2)).expect("pin");
 
     let foreign = node.bpf.foreign().expect("look");
     let [theirs] = &foreign[..] else { panic!("{foreign:?}") };

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bulkhead_controller::{Blocking, Config, Outside, Parts};
+use bulkhead_core::Snapshot;
 use bulkhead_proto::Endpoint;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
+use crate::cluster::{Versions, allowed};
 use crate::network::{Manner, Network, Side};
 use crate::random::Random;
 use crate::trace::Trace;
@@ -44,6 +46,7 @@ pub(crate) struct Controller {
     disk: Arc<Mutex<Disk>>,
     /// Counts how often the ledger was put back.
     lineage: Arc<AtomicU64>,
+    versions: Versions,
     running: Option<Running>,
 }
 
@@ -69,6 +72,7 @@ struct World {
     random: Random,
     disk: Arc<Mutex<Disk>>,
     trace: Trace,
+    chunk_bytes: usize,
 }
 
 impl Life {
@@ -132,9 +136,12 @@ impl Outside for World {
         });
     }
 
-    /// So few that every snapshot has several.
+    fn random(&self) -> u64 {
+        self.random.next()
+    }
+
     fn chunk_bytes(&self) -> usize {
-        96
+        self.chunk_bytes
     }
 }
 
@@ -148,12 +155,34 @@ impl Controller {
             clock: Clock::new(),
             disk: Arc::new(Mutex::new(Disk::Good)),
             lineage: Arc::default(),
+            versions: Versions::default(),
             running: None,
         }
     }
 
     pub(crate) fn lineage(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lineage)
+    }
+
+    /// What the cluster was.
+    pub(crate) fn versions(&self) -> Versions {
+        self.versions.clone()
+    }
+
+    /// The cluster changes, and a controller that runs hears of it.
+    pub(crate) fn change_cluster(&self, nodes: usize) -> Result<()> {
+        let change = self.versions.advance(&self.random, nodes);
+        if let Some(running) = &self.running
+            && !self.has_died()
+        {
+            running.parts.change_cluster(change).context("change the cluster")?;
+        }
+        Ok(())
+    }
+
+    /// What it tells a node now.
+    pub(crate) fn told(&self, node: &str) -> Option<Snapshot> {
+        Some(self.running.as_ref()?.parts.told(node))
     }
 
     pub(crate) fn ledger_file(&self) -> PathBuf {
@@ -181,7 +210,9 @@ impl Controller {
         for name in names {
             let text = format!(
                 "apiVersion: bulkhead.dev/v1alpha1\nkind: VirtualCluster\n\
-                 metadata: {{name: {name}}}\nspec: {{perNode: {{limit: {{pids: {version}}}}}}}\n"
+                 metadata: {{name: {name}}}\nspec: {{perNode: {{limit: {{pids: {version}}}}}, \
+                 network: {{allow: [{{virtualCluster: {allowed}}}]}}}}\n",
+                allowed = allowed(version, name)
             );
             fs::write(objects.join(format!("{name}.yaml")), text).context("write an object")?;
         }
@@ -196,10 +227,11 @@ impl Controller {
     pub(crate) fn start(&mut self) -> Result<()> {
         let endpoint = Endpoint::parse("127.0.0.1:1").context("name an endpoint")?;
         let config = Config {
-            objects: self.place.join("objects"),
+            objects: self.place.join("objects").into(),
             data: self.place.join("data"),
             agents: endpoint.clone(),
             operators: endpoint,
+            trust: None,
             ledger_page_limit: None,
         };
         let (place, network) = (self.place.clone(), self.network.clone());
@@ -210,8 +242,11 @@ impl Controller {
             random: self.random.clone(),
             disk: Arc::clone(&self.disk),
             trace: self.trace.clone(),
+            // Most often so few that every snapshot has several, and most changes fit.
+            chunk_bytes: self.random.one_of(&[96, 256, 1 << 20]),
         };
         let parts = Parts::open(&config, Arc::new(outside)).context("open the controller")?;
+        parts.change_cluster(self.versions.newest().whole()).context("list the cluster")?;
         let agents = self.network.listen(AGENTS);
         let operators = self.network.listen(OPERATORS);
         let (for_agents, for_operators) = (parts.for_agents(), parts.for_operators()?);

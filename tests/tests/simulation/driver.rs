@@ -11,7 +11,7 @@ use bulkhead_agent::edge::for_the_owner;
 use bulkhead_agent::journal::{Reader, Sequence};
 use bulkhead_agent::owner::{After, Event, Owner};
 use bulkhead_agent::report::ReportEvent;
-use bulkhead_core::Fact;
+use bulkhead_core::{Fact, Snapshot};
 use bulkhead_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -32,8 +32,10 @@ pub(crate) enum Command {
 }
 
 /// What is known of the node from outside.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
+    /// What the node was told last.
+    pub(crate) told: Option<Arc<Snapshot>>,
     pub(crate) applied: u64,
     pub(crate) turns: u64,
 }
@@ -115,9 +117,15 @@ impl Driver {
         };
         let mut renumbered = false;
         match &event {
-            Event::Learn { fact: Fact::Snapshot(snapshot), .. } => {
-                let version = watcher.snapshot(snapshot)?;
-                trace.say(name, format!("generation {}, version {version}", snapshot.generation));
+            Event::Learn(Fact::Snapshot(snapshot)) => {
+                let (version, cluster) = watcher.snapshot(snapshot, self.common.number)?;
+                let generation = snapshot.generation;
+                trace.say(
+                    name,
+                    format!("generation {generation}, version {version}, cluster {cluster:?}"),
+                );
+                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.told = Some(Arc::clone(snapshot));
             }
             Event::Acknowledged(sequence) => {
                 trace.say(name, format!("acknowledged {sequence}"));

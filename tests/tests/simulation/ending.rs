@@ -60,7 +60,6 @@ async fn operator(world: &World) -> Result<Channel> {
 
 /// The controller knows that every node stands where it should.
 async fn nodes(world: &World, channel: Channel) -> Result<()> {
-    let generation = world.generation()?;
     let request = v1::ListNodesRequest::default();
     let listed = NodesClient::new(channel).list_nodes(request).await.context("list nodes")?;
     let listed = listed.into_inner().nodes;
@@ -69,10 +68,11 @@ async fn nodes(world: &World, channel: Channel) -> Result<()> {
         let known = listed.iter().find(|known| known.name == *name).context("a node is known")?;
         ensure!(known.connection() == v1::node::Connection::Connected, "{name} is not connected");
         let applied = known.status.as_ref().map(|status| status.applied_generation);
+        let wanted = known.wanted_generation;
+        let held = world.told(node).map(|told| told.generation);
         ensure!(
-            known.wanted_generation == generation && applied == Some(generation),
-            "{name} is known at {applied:?} of {}, the newest is {generation}",
-            known.wanted_generation
+            Some(wanted) == held && applied == held,
+            "{name} is known at {applied:?} of {wanted}, and holds {held:?}"
         );
     }
     Ok(())

@@ -128,6 +128,7 @@ impl Kernel for SimKernel {
             devices: BTreeMap::new(),
             support: Support::default(),
             capacities: Capacities::default(),
+            placement: bulkhead_core::Placement::Directory,
         })
     }
 

@@ -3,7 +3,9 @@
 //! The real agent (reporting, journal, owner, cycle) and the real controller (stream, ledger,
 //! sources, query) run in one thread, over a simulated network, in simulated time; files are
 //! real. A seed decides everything: what virtual clusters use, and every fault. After each
-//! history the ledger must be what was really counted. Time is that of tokio's paused clock, which
+//! history the ledger must be what was really counted, and each node must hold what the controller
+//! would tell it; on the way, whatever a node is told, whole or as what changed, on one stream or on
+//! the next, is what was so at one time, whole. Time is that of tokio's paused clock, which
 //! jumps to the next timer when nothing is left to do, so a quiet minute costs nothing.
 //!
 //! `BULKHEAD_SIM_SEED=N` replays one history and prints it; `BULKHEAD_SIM_SEEDS=N` runs so many
@@ -12,6 +14,7 @@
 #![expect(clippy::expect_used, reason = "a simulation ends with a panic")]
 
 mod clock;
+mod cluster;
 mod controller;
 mod dialer;
 mod driver;

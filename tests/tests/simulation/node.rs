@@ -16,6 +16,7 @@ use bulkhead_agent::kernel::seam::Kernel;
 use bulkhead_agent::owner::{Owner, Reports};
 use bulkhead_agent::report::{self, Pace, ReportOptions};
 use bulkhead_agent::status;
+use bulkhead_core::LocalPods;
 use bulkhead_proto::{Endpoint, v1};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -53,6 +54,8 @@ pub(crate) struct Common {
     pub(crate) kernel: SimKernel,
     /// Checks what the controller says.
     pub(crate) watcher: Watcher,
+    /// What its runtime shows.
+    pub(crate) pods: watch::Sender<Arc<LocalPods>>,
     /// Nothing is used any more.
     pub(crate) idle: Arc<AtomicBool>,
 }
@@ -126,6 +129,7 @@ impl Node {
             snapshot_file: self.directory.join("snapshot"),
             status: to_status,
             facts: to_facts,
+            kubernetes: None,
         };
         let reader = journal.reader();
         let (stop, stopped) = watch::channel(false);
@@ -135,6 +139,7 @@ impl Node {
             started_unix_nanoseconds: clock.wall(),
             facts,
             status,
+            pods: self.common.pods.subscribe(),
             journal: reader.clone(),
             stop: stopped,
             pace: self.pace(),

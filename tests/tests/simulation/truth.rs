@@ -257,12 +257,6 @@ pub(crate) fn marks(ledger: &Connection) -> Result<Marks> {
     rows.collect::<rusqlite::Result<Marks>>().context("read the marks of the ledger")
 }
 
-/// The newest generation.
-pub(crate) fn generation(ledger: &Connection) -> Result<u64> {
-    let value = ledger.query_row("SELECT value FROM generation", [], |row| row.get::<_, i64>(0));
-    Ok(value.context("read the generation of the ledger")?.cast_unsigned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

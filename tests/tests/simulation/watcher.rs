@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use bulkhead_core::Snapshot;
 use bulkhead_core::amount::{Amount, Pids};
 
+use crate::cluster::Versions;
 use crate::truth::{self, JournalKey};
 
 /// What each version of the objects was. Clones are the same.
@@ -18,23 +19,32 @@ pub(crate) type Published = Arc<Mutex<BTreeMap<u64, BTreeSet<String>>>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Watcher {
     published: Published,
+    versions: Versions,
     ledger: PathBuf,
     /// Counts how often the ledger was put back.
     lineage: Arc<AtomicU64>,
     told: Arc<Mutex<Told>>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Told {
     /// The ledger's lineage when the connection was made.
     lineage: u64,
     /// The newest generation of that lineage.
     newest: (u64, u64),
+    /// What each generation of each lineage was.
+    contents: BTreeMap<(u64, u64), Arc<Snapshot>>,
 }
 
 impl Watcher {
-    pub(crate) fn new(published: &Published, ledger: PathBuf, lineage: Arc<AtomicU64>) -> Self {
-        Self { published: Arc::clone(published), ledger, lineage, told: Arc::default() }
+    pub(crate) fn new(
+        published: &Published,
+        versions: Versions,
+        ledger: PathBuf,
+        lineage: Arc<AtomicU64>,
+    ) -> Self {
+        let published = Arc::clone(published);
+        Self { published, versions, ledger, lineage, told: Arc::default() }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -46,8 +56,14 @@ impl Watcher {
         self.told().lineage = self.lineage.load(Ordering::Relaxed);
     }
 
-    /// A snapshot is one that was published, whole, and not older than the one before.
-    pub(crate) fn snapshot(&self, snapshot: &Snapshot) -> Result<u64> {
+    /// A snapshot is one that was published, whole, and not older than the one before; and a
+    /// generation is the same whenever and however it is told. Gives the versions of the objects
+    /// and of the cluster that it is of.
+    pub(crate) fn snapshot(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        node: usize,
+    ) -> Result<(u64, Option<u32>)> {
         let versions: BTreeSet<Option<u64>> = snapshot
             .virtual_clusters
             .values()
@@ -66,11 +82,14 @@ impl Watcher {
             published.get(&version) == Some(&names),
             "snapshot {generation} says {names:?}, which version {version} never was"
         );
+        let cluster = self.versions.check(snapshot, node, (version, &names))?;
         let mut told = self.told();
         let now = (told.lineage, generation);
         ensure!(told.newest <= now, "snapshot {now:?} came after {:?}", told.newest);
         told.newest = now;
-        Ok(version)
+        let known = told.contents.entry(now).or_insert_with(|| Arc::clone(snapshot));
+        ensure!(known == snapshot, "generation {now:?} was {known:?} and is {snapshot:?}");
+        Ok((version, cluster))
     }
 
     /// What is acknowledged is on the controller's disk. Nothing can be said of what a ledger

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use bulkhead_agent::journal::Limits;
+use bulkhead_core::Snapshot;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::cluster::NAMES;
 use crate::controller::{Controller, Disk};
 use crate::driver::{Command, Seen};
 use crate::ending;
@@ -17,7 +20,7 @@ use crate::network::{Manner, Network, WORLD, Weather};
 use crate::node::{Common, Node, Tail};
 use crate::random::Random;
 use crate::trace::Trace;
-use crate::truth::{self, Truth};
+use crate::truth::Truth;
 use crate::watcher::{Published, Watcher};
 
 /// How long faults go on.
@@ -26,8 +29,6 @@ const CHAOS: Duration = Duration::from_secs(32);
 /// How long the longest recovery may take after the last fault: a connection that is dead
 /// without a word is found out after 40 s, a refusal by it is tried again after 10 s.
 const RECOVERY: Duration = Duration::from_mins(3);
-
-const NAMES: [&str; 5] = ["blue", "green", "red", "white", "yellow"];
 
 /// What is to be undone later.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +74,13 @@ impl World {
                 truth: truth.clone(),
                 kernel: SimKernel::new(address, clock.wall()),
                 clock,
-                watcher: Watcher::new(&published, controller.ledger_file(), controller.lineage()),
+                watcher: Watcher::new(
+                    &published,
+                    controller.versions(),
+                    controller.ledger_file(),
+                    controller.lineage(),
+                ),
+                pods: watch::Sender::default(),
                 idle: Arc::default(),
             };
             let segment_bytes = random.one_of(&[1 << 10, 4 << 10, 16 << 10]);
@@ -101,6 +108,7 @@ impl World {
     /// The whole history.
     pub(crate) async fn run(&mut self) -> Result<bool> {
         self.publish()?;
+        self.change_cluster()?;
         self.controller.start()?;
         for node in &mut self.nodes {
             node.start()?;
@@ -212,7 +220,8 @@ impl World {
                 self.controller.set_disk(Disk::Slow);
                 self.later(5_000, Undo::GoodDisk);
             }
-            72..88 => self.publish()?,
+            72..79 => self.publish()?,
+            79..88 => self.change_cluster()?,
             88..92 => self.controller.back_up()?,
             92..98 => self.set_clock(number),
             _ => {
@@ -298,6 +307,23 @@ impl World {
         self.controller.write_objects(self.version, &names)
     }
 
+    /// Pods come, go and move; nodes and controller hear of it in any order.
+    fn change_cluster(&mut self) -> Result<()> {
+        let told_first = self.random.chance(50);
+        if told_first {
+            self.controller.change_cluster(self.nodes.len())?;
+        }
+        let newest = self.controller.versions().newest();
+        for node in &self.nodes {
+            node.common.pods.send_replace(newest.local_pods(node.common.number));
+        }
+        if !told_first {
+            self.controller.change_cluster(self.nodes.len())?;
+        }
+        self.trace.say("cluster", format!("{:?}", self.controller.versions().newest()));
+        Ok(())
+    }
+
     /// No more faults, and nothing is used any more.
     async fn heal(&mut self) -> Result<()> {
         self.trace.say("world", "heals");
@@ -313,7 +339,9 @@ impl World {
         if !self.controller.is_up() {
             self.controller.start()?;
         }
+        let newest = self.controller.versions().newest();
         for node in &mut self.nodes {
+            node.common.pods.send_replace(newest.local_pods(node.common.number));
             node.set_idle();
             if !node.is_up() {
                 node.start()?;
@@ -322,28 +350,42 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn generation(&self) -> Result<u64> {
-        truth::generation(&truth::look(&self.controller.ledger_file())?)
+    /// What a node was told last.
+    pub(crate) fn told(&self, node: &Node) -> Option<Arc<Snapshot>> {
+        seen(node).told
     }
 
-    /// Waits until every node stands at the newest generation and has told everything.
+    /// A node was told exactly what the controller would tell it now, its own pods included, and
+    /// stands there.
+    fn stands(&self, node: &Node) -> bool {
+        let Seen { told, applied, .. } = seen(node);
+        let Common { name, number, .. } = &node.common;
+        let Some((told, now)) = told.zip(self.controller.told(name)) else { return false };
+        let newest = self.controller.versions().newest();
+        Snapshot { generation: told.generation, ..now } == *told
+            && applied == told.generation
+            && newest.is_told_whole(&told, *number)
+    }
+
+    /// Waits until every node stands where it should and has told everything.
     async fn converge(&mut self) -> Result<()> {
         let end = Instant::now() + RECOVERY;
         let turns: Vec<u64> = self.nodes.iter().map(|node| seen(node).turns).collect();
         loop {
             self.check_broken()?;
             sleep_until(self.network.moment(WORLD, Duration::from_millis(500))).await;
-            let generation = self.generation()?;
-            let behind = self.nodes.iter().zip(&turns).find(|(node, turns)| {
-                let seen = seen(node);
-                seen.applied != generation || seen.turns < **turns + 3
-            });
+            let behind = self
+                .nodes
+                .iter()
+                .zip(&turns)
+                .find(|(node, turns)| !self.stands(node) || seen(node).turns < **turns + 3);
             let Some((node, _)) = behind else { break };
             if Instant::now() > end {
                 bail!(
-                    "{} stands at {:?} and not at generation {generation} {} s after the last fault",
+                    "{} stands at {:?} and not at {:?} {} s after the last fault",
                     node.common.name,
                     seen(node),
+                    self.controller.told(&node.common.name),
                     RECOVERY.as_secs()
                 );
             }
@@ -365,5 +407,5 @@ impl World {
 }
 
 fn seen(node: &Node) -> Seen {
-    *node.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    node.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

@@ -14,6 +14,10 @@ pub const MAX_DESCENDANTS: u64 = 4_096;
 /// cgroup.max.depth of every virtual cluster.
 pub const MAX_DEPTH: u64 = 16;
 
+/// Why no control is enforced in [`crate::Placement::Overlay`].
+pub const UNWRITTEN: &str = "Overlay: pods stay in the kubelet's own cgroups, to which nothing is \
+                             written; set requests and limits in the pods, or a ResourceQuota";
+
 const NANOSECONDS_PER_MICROSECOND: u64 = 1_000;
 const LONGEST_PERIOD_MICROSECONDS: u64 = 1_000_000;
 /// The most that cpu.max takes besides "max" (`MAX_BW`, kernel/sched/sched.h).
@@ -43,14 +47,29 @@ pub(super) fn compile(
     virtual_cluster: &VirtualCluster,
     node: &NodeFacts,
 ) -> (DesiredCgroup, Vec<Degradation>) {
-    let mut asked = Asked::default();
+    let mut asked = ask(virtual_cluster, node);
     asked.set(Control::CgroupMaxDepth, ControlValue::Max(Max::At(MAX_DEPTH)));
     asked.set(Control::CgroupMaxDescendants, ControlValue::Max(Max::At(MAX_DESCENDANTS)));
+    enforceable(asked, node)
+}
+
+/// What cannot be met of a virtual cluster's wishes where nothing is written: each of them.
+pub(super) fn unwritten(virtual_cluster: &VirtualCluster, node: &NodeFacts) -> Vec<Degradation> {
+    let asked = ask(virtual_cluster, node);
+    let controls = asked.controls.keys().map(|control| control.file().to_owned());
+    let others = asked.degraded.into_iter().map(|degradation| degradation.subject);
+    let subjects: BTreeSet<String> = controls.chain(others).collect();
+    let overlay = |subject| Degradation { subject, message: UNWRITTEN.to_owned() };
+    subjects.into_iter().map(overlay).collect()
+}
+
+fn ask(virtual_cluster: &VirtualCluster, node: &NodeFacts) -> Asked {
+    let mut asked = Asked::default();
     cpu(virtual_cluster, node, &mut asked);
     memory(virtual_cluster, node, &mut asked);
     pids(virtual_cluster, node, &mut asked);
     io(virtual_cluster, node, &mut asked);
-    enforceable(asked, node)
+    asked
 }
 
 /// Every control that this node has, as asked or at its default; the others are degraded where

@@ -25,11 +25,24 @@ struct Said<'a> {
 
 type Blocks<'a> = BTreeMap<AddressBlock, Said<'a>>;
 
-pub(super) fn compile(
-    snapshot: &Snapshot,
+/// Addresses of pods that run here: newer than anything that the controller can know.
+pub(super) type Local<'a> = BTreeMap<IpAddr, &'a VirtualClusterName>;
+
+/// An address of a pod here that an object gives to another virtual cluster as part of a block:
+/// the object's word holds.
+pub(super) struct Contested<'a> {
+    pub(super) address: IpAddr,
+    pub(super) owner: &'a VirtualClusterName,
+    pub(super) other: &'a VirtualClusterName,
+}
+
+pub(super) fn compile<'a>(
+    snapshot: &'a Snapshot,
     node: &NodeFacts,
-) -> Result<DesiredNetwork, CompileError> {
-    let blocks = collect(snapshot, node)?;
+    local: &Local<'a>,
+) -> Result<(DesiredNetwork, Vec<Contested<'a>>), CompileError> {
+    let mut blocks = collect(snapshot, node)?;
+    let contested = put_local(&mut blocks, local);
     let lengths = lengths(&blocks);
     let mut network = DesiredNetwork {
         members: members(snapshot),
@@ -48,7 +61,31 @@ pub(super) fn compile(
             None => drop(network.prefixes.insert(block.prefix(), far_end)),
         }
     }
-    Ok(network)
+    Ok((network, contested))
+}
+
+/// Pods' addresses become their owners', also where the controller still has them with somebody
+/// else; those of hosts stay the hosts'.
+fn put_local<'a>(blocks: &mut Blocks<'a>, local: &Local<'a>) -> Vec<Contested<'a>> {
+    let mut contested = Vec::new();
+    if local.is_empty() {
+        return contested;
+    }
+    let lengths = lengths(blocks);
+    for (address, owner) in local {
+        let block = AddressBlock::host(*address);
+        if blocks.get(&block).is_some_and(|said| said.flags & FarEnd::NODE != 0) {
+            continue;
+        }
+        let net = block.net();
+        let wider = lengths[family(net)].range(..net.prefix_len());
+        let mut wider = wider.filter_map(|length| blocks.get(&widen(net, *length)?)?.owner);
+        match wider.find(|other| other != owner) {
+            Some(other) => contested.push(Contested { address: *address, owner, other }),
+            None => blocks.entry(block).or_default().owner = Some(owner),
+        }
+    }
+    contested
 }
 
 fn members(snapshot: &Snapshot) -> BTreeMap<VirtualClusterName, Member> {

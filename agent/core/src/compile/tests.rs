@@ -23,6 +23,7 @@ pub(crate) fn node() -> NodeFacts {
         devices: BTreeMap::new(),
         support: Support::default(),
         capacities: Capacities::default(),
+        placement: Placement::Directory,
     }
 }
 
@@ -47,7 +48,7 @@ pub(crate) fn snapshot(virtual_clusters: Vec<VirtualCluster>) -> Snapshot {
 
 pub(crate) fn compiled(snapshot: Snapshot, node: &NodeFacts) -> Desired {
     let mut index = Index::default();
-    index.apply(Fact::Snapshot(snapshot)).unwrap();
+    index.apply(Fact::from(snapshot)).unwrap();
     compile(&index, node).unwrap().unwrap()
 }
 
@@ -209,7 +210,7 @@ fn overlapping_addresses_refuse_the_snapshot_and_name_both() {
         let facts =
             snapshot(vec![virtual_cluster("a", 1, &[one]), virtual_cluster("b", 2, &[other])]);
         let mut index = Index::default();
-        index.apply(Fact::Snapshot(facts)).unwrap();
+        index.apply(Fact::from(facts)).unwrap();
         let error = compile(&index, &node()).unwrap_err().to_string();
         assert!(error.contains("\"a\"") && error.contains("\"b\""), "{error}");
         assert!(error.contains("10.0.0.1"), "{error}");
@@ -266,7 +267,7 @@ proptest! {
             owned[at + 1..].iter().flatten().any(|other| one.iter().any(|own| own.overlaps(*other)))
         });
         let mut index = Index::default();
-        index.apply(Fact::Snapshot(facts.clone())).unwrap();
+        index.apply(Fact::from(facts.clone())).unwrap();
         let result = compile(&index, &node());
         prop_assert_eq!(result.is_err(), overlapping);
         if let Ok(Some(desired)) = result {

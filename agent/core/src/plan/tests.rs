@@ -301,3 +301,31 @@ fn virtual_clusters_that_swap_numbers_are_nobody_while_the_tables_change() {
     carry_out(&plan, &mut observed, &mut id);
     is_as_wanted(&swapped, &observed).unwrap();
 }
+
+fn numbered(range: std::ops::Range<u32>) -> Desired {
+    let one = |number| enforced(&format!("t{number}"), number, &[]);
+    compiled(snapshot(range.map(one).collect()), &node())
+}
+
+#[test]
+fn a_node_that_is_full_takes_others_in_the_place_of_those_that_are_gone() {
+    let capacities = Capacities { members: 5, counters: 4, ..Capacities::default() };
+    let (mut observed, mut id) = (Observed::default(), 0);
+    carry_out(&plan(&numbered(1..5), &observed, capacities).unwrap(), &mut observed, &mut id);
+    // All but one are others now.
+    let others = numbered(4..8);
+    for step in plan(&others, &observed, capacities).unwrap().steps {
+        id += 1;
+        model::apply(&mut observed, &step, CgroupId(id), &all()).unwrap();
+        assert!(observed.network.counters.len() <= 4 && observed.network.members.len() <= 5);
+    }
+    is_as_wanted(&others, &observed).unwrap();
+
+    // One that still runs keeps its place, and the error says of which table, and what helps.
+    observed.cgroups.get_mut(&"t4".parse().unwrap()).unwrap().populated = true;
+    let error = plan(&numbered(5..9), &observed, capacities).unwrap_err();
+    let PlanError::TableFull { table, needed, capacity } = &error;
+    assert_eq!((*table, *needed, *capacity), ("CELLS", 5, 4));
+    assert!(error.to_string().contains("--max-counted-cgroups"), "{error}");
+    assert!(plan(&numbered(5..8), &observed, capacities).is_ok());
+}

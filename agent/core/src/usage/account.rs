@@ -8,7 +8,7 @@ use bulkhead_abi::Counters;
 use super::{Epoch, Integrals, UsageRecord, Window};
 use crate::meter::{Meter, NetworkUnit};
 use crate::name::{CgroupId, VirtualClusterName, VirtualClusterNumber};
-use crate::sample::{CgroupCounters, Sample, VirtualClusterSample};
+use crate::sample::{CgroupCounters, Sample};
 
 /// What accounting knows besides the sample.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,9 @@ pub fn account(
     accounting: Accounting<'_>,
     integrals: &mut Integrals,
 ) -> Vec<UsageRecord> {
-    integrals.retain(&sample.virtual_clusters.values().map(|seen| seen.cgroup).collect());
+    let of_pods = sample.pods.keys().chain(sample.failed_pods.keys()).copied();
+    let alive = sample.virtual_clusters.values().map(|seen| seen.cgroup).chain(of_pods);
+    integrals.retain(&alive.collect());
     let window = Window::containing(sample.at, accounting.window_nanoseconds);
     let mut records = Vec::new();
     for (name, seen) in &sample.virtual_clusters {
@@ -38,7 +40,10 @@ pub fn account(
         };
         let record = |epoch, values| record(name, *number, seen.cgroup, epoch, window, values);
         records.extend(record(Epoch(0), cgroup_values(&seen.cgroup_counters)));
-        if let Some((epoch, values)) = integrated(sample, seen, accounting, integrals) {
+        let counters = &seen.cgroup_counters;
+        let longest_gap = accounting.longest_gap_nanoseconds;
+        let integral = integrated(sample, (seen.cgroup, counters), longest_gap, integrals);
+        if let Some((epoch, values)) = integral {
             records.extend(record(epoch, values));
         }
         if let Some(counters) = &seen.network {
@@ -53,7 +58,7 @@ pub fn account(
     records
 }
 
-fn record(
+pub(super) fn record(
     name: &VirtualClusterName,
     number: VirtualClusterNumber,
     cgroup: CgroupId,
@@ -72,19 +77,19 @@ fn record(
     })
 }
 
-fn integrated(
+pub(super) fn integrated(
     sample: &Sample,
-    seen: &VirtualClusterSample,
-    accounting: Accounting<'_>,
+    (cgroup, counters): (CgroupId, &CgroupCounters),
+    longest_gap_nanoseconds: u64,
     integrals: &mut Integrals,
 ) -> Option<(Epoch, BTreeMap<Meter, u64>)> {
-    let bytes = seen.cgroup_counters.memory?.current_bytes;
+    let bytes = counters.memory?.current_bytes;
     let integral = integrals.see(
-        seen.cgroup,
+        cgroup,
         sample.at,
         sample.since_boot_nanoseconds,
         bytes,
-        accounting.longest_gap_nanoseconds,
+        longest_gap_nanoseconds,
     );
     let values = BTreeMap::from([(Meter::MEMORY_BYTE_SECONDS, integral.byte_seconds)]);
     Some((integral.epoch, values))
@@ -92,7 +97,7 @@ fn integrated(
 
 /// Everything that the cgroup's files count. What this node does not count is not there, which
 /// is not the same as zero.
-fn cgroup_values(counters: &CgroupCounters) -> BTreeMap<Meter, u64> {
+pub(super) fn cgroup_values(counters: &CgroupCounters) -> BTreeMap<Meter, u64> {
     let CgroupCounters { cpu, memory, io, pids, pressure } = counters;
     let throttled = cpu.and_then(|cpu| cpu.throttled);
     let all = [
@@ -122,7 +127,7 @@ fn cgroup_values(counters: &CgroupCounters) -> BTreeMap<Meter, u64> {
 
 /// Every cell that has counted anything. A cell at zero is the same as no cell: it began at zero
 /// with its epoch. One record always says that the counters are there: own bytes sent.
-fn network_values(counters: &Counters) -> BTreeMap<Meter, u64> {
+pub(super) fn network_values(counters: &Counters) -> BTreeMap<Meter, u64> {
     let always = Meter::network(0, 0, 0, NetworkUnit::Bytes);
     let mut values = BTreeMap::new();
     let mut take = |meter: Option<Meter>, value: u64| {
@@ -153,7 +158,9 @@ fn network_values(counters: &Counters) -> BTreeMap<Meter, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{CpuCounters, ForeignCounters, MemoryCounters, UnixNanos};
+    use crate::sample::{
+        CpuCounters, ForeignCounters, MemoryCounters, UnixNanos, VirtualClusterSample,
+    };
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -178,7 +185,7 @@ mod tests {
             network_epoch: UnixNanos(77),
             foreign: Vec::new(),
             virtual_clusters: BTreeMap::from([("a".parse().unwrap(), seen)]),
-            failed: BTreeMap::new(),
+            ..Sample::default()
         }
     }
 

@@ -75,6 +75,11 @@ impl Integrals {
         *integral
     }
 
+    /// Begins a cgroup's anew.
+    pub fn forget(&mut self, cgroup: CgroupId) {
+        self.by_cgroup.remove(&cgroup);
+    }
+
     /// Forgets cgroups that are gone.
     pub fn retain(&mut self, alive: &BTreeSet<CgroupId>) {
         self.by_cgroup.retain(|cgroup, _| alive.contains(cgroup));

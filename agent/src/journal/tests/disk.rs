@@ -1,6 +1,7 @@
 //! Disks that are full or fail.
 
 use super::*;
+use crate::journal::format::{HEADER_BYTES, RECORDS_AT};
 use crate::journal::storage::{Disk, Storage};
 use std::fs::File;
 use std::io;
@@ -239,4 +240,64 @@ fn a_journal_opens_on_a_full_disk() {
     assert!(journal.append(&[record(1, 1, 2)]).unwrap_err().is_full());
     disk.leave(u64::MAX);
     assert!(journal.append(&[record(1, 1, 3)]).unwrap() > Sequence(1));
+}
+
+/// A start that is ended, or whose disk is full, between finding damage and beginning the segment
+/// whose name keeps the jump of numbers: the next start must still see that the end was not whole.
+#[test]
+fn no_number_is_given_twice_however_early_the_start_that_found_damage_ended() {
+    type Harm = fn(&mut Vec<u8>);
+    let harms: [(&str, Harm); 4] = [
+        ("a torn tail", |bytes| bytes.truncate(bytes.len() - 1)),
+        ("a torn tail, and damage before", |bytes| {
+            bytes.truncate(bytes.len() - 1);
+            bytes[RECORDS_AT + 5] ^= 0x10;
+        }),
+        ("a torn tail, and a damaged header", |bytes| {
+            bytes.truncate(bytes.len() - 1);
+            bytes[30] ^= 0x10;
+        }),
+        ("no header", |bytes| {
+            bytes[30] ^= 0x10;
+            bytes[HEADER_BYTES + 30] ^= 0x10;
+        }),
+    ];
+    let whole = directory();
+    let mut journal = open(whole.path()).0;
+    for value in 1..=3 {
+        journal.append(&[record(1, value, value)]).unwrap();
+    }
+    // The controller has the third, and has not said so.
+    drop(journal);
+    for (what, harm) in harms {
+        let mut failed = 0;
+        for left in (0..).step_by(13) {
+            let (copy, disk) = (copy(whole.path()), SmallDisk::new());
+            let path = segments(copy.path()).remove(0);
+            let mut bytes = fs::read(&path).unwrap();
+            harm(&mut bytes);
+            fs::write(&path, &bytes).unwrap();
+            for start in 0..3 {
+                disk.leave(left);
+                disk.no_cut.store(start == 1, Ordering::Relaxed);
+                let opened = Journal::open_on(Box::new(disk.clone()), copy.path(), SMALL, BOOT);
+                let full = |(mut journal, _): (Journal, Recovered)| {
+                    disk.leave(0);
+                    journal.append(&[record(1, 4, 4)]).is_err_and(|error| error.is_full())
+                };
+                failed += u32::from(opened.is_ok_and(full));
+            }
+            let (mut journal, _) = open(copy.path());
+            let given = journal.append(&[record(1, 4, 4)]).unwrap();
+            assert!(given > Sequence(3), "{what}, {left} bytes of room: {given} is given again");
+            drop(journal);
+            let (journal, recovered) = open(copy.path());
+            assert_eq!((recovered.truncated, recovered.damaged.len()), (None, 0), "{what}, {left}");
+            assert!(cpu_values(&read(&journal.reader(), Sequence(0))).ends_with(&[4]));
+            if left > 3 * bytes.len() as u64 {
+                break;
+            }
+        }
+        assert!(failed > 20, "{what}: the disk was full {failed} times");
+    }
 }

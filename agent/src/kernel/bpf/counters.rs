@@ -10,8 +10,8 @@ use bulkhead_abi::{Cell, ConnectCell, Counters, maps};
 
 use super::error::BpfError;
 use super::generation::Generation;
+use super::grace::GracePeriod;
 use super::raw_map::RawMap;
-use super::sys;
 
 /// The counters of every cgroup that is counted.
 #[derive(Debug)]
@@ -23,11 +23,12 @@ pub struct CounterTable {
     cells: RawMap<u32, Counters>,
     /// Whether no program that runs can still count in a slot that has been taken back.
     settled: AtomicBool,
+    grace_period: GracePeriod,
     generation: Generation,
 }
 
 impl CounterTable {
-    /// Takes the file descriptors of SLOTS and COUNTERS.
+    /// Takes the file descriptors of SLOTS and CELLS.
     ///
     /// # Safety
     ///
@@ -38,13 +39,15 @@ impl CounterTable {
         capacity: u32,
         cpus: usize,
         generation: &Generation,
+        grace_period: GracePeriod,
         [slots, cells]: [OwnedFd; 2],
     ) -> Self {
         // SAFETY: the caller's; `Counters` is a multiple of 8 bytes.
         let (slots, cells) = unsafe { (RawMap::new(slots, 1), RawMap::new(cells, cpus)) };
         // The agent before may have been killed when it had just taken a slot back.
         let settled = AtomicBool::new(false);
-        Self { capacity, cpus, slots, cells, settled, generation: generation.clone() }
+        let generation = generation.clone();
+        Self { capacity, cpus, slots, cells, settled, grace_period, generation }
     }
 
     /// How many cgroups it can count.
@@ -61,15 +64,18 @@ impl CounterTable {
         }
         let taken: HashSet<_> = slots.into_iter().collect();
         let Some(free) = (0..self.capacity).find(|slot| !taken.contains(slot)) else {
-            let (map, capacity) = (maps::COUNTERS, self.capacity);
+            let (map, capacity) = (maps::CELLS, self.capacity);
             return Err(BpfError::TableFull { map, capacity, wanted: 1 });
         };
-        if !self.settled.swap(true, Ordering::Relaxed) {
-            sys::wait_for_programs();
+        if !self.settled.load(Ordering::Relaxed) {
+            self.grace_period
+                .wait()
+                .map_err(BpfError::map("wait for programs with", maps::CELLS))?;
+            self.settled.store(true, Ordering::Relaxed);
         }
         let zero = vec![Counters::default(); self.cpus];
         let written = self.cells.write(&free, &zero, false);
-        written.map_err(BpfError::map("write to", maps::COUNTERS))?;
+        written.map_err(BpfError::map("write to", maps::CELLS))?;
         let written = self.slots.write(&cgroup_id, &[free], true);
         written.map_err(BpfError::map("write to", maps::SLOTS)).map(|()| true)
     }
@@ -86,7 +92,7 @@ impl CounterTable {
             self.settled.store(false, Ordering::Relaxed);
             self.slots.delete(&cgroup_id).map_err(BpfError::map("remove from", maps::SLOTS))?;
         }
-        let last = self.cells.lookup(&slot).map_err(BpfError::map("read", maps::COUNTERS))?;
+        let last = self.cells.lookup(&slot).map_err(BpfError::map("read", maps::CELLS))?;
         Ok(last.map(|cpus| sum(&cpus)))
     }
 
@@ -95,7 +101,7 @@ impl CounterTable {
         let (ids, slots) = self.slots.read_all().map_err(BpfError::map("read", maps::SLOTS))?;
         // Slots that nobody has are not read: a machine can have many CPUs.
         let read = |(id, slot)| {
-            let cpus = self.cells.lookup(&slot).map_err(BpfError::map("read", maps::COUNTERS))?;
+            let cpus = self.cells.lookup(&slot).map_err(BpfError::map("read", maps::CELLS))?;
             Ok((id, sum(&cpus.unwrap_or_default())))
         };
         ids.into_iter().zip(slots).map(read).collect()
@@ -136,6 +142,8 @@ pub(super) fn read_any(
             }
             (ids, values)
         }
+        // It was ended before anybody had a slot.
+        ((Some(MapType::PerCpuArray), 4), None) => return Ok(Vec::new()),
         _ => return Err(io::Error::other("its counters are of a shape that we do not know")),
     };
     let summed = values.chunks(lanes).map(|value| {

@@ -8,10 +8,11 @@ use std::path::Path;
 
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
-use bulkhead_abi::{Config, maps};
+use bulkhead_abi::{Config, Placement, maps};
 
 use super::error::BpfError;
 use super::generation::Generation;
+use super::grace::GracePeriod;
 use super::links::{ATTACH_TYPES, Loaded, Root};
 use super::pins::{self, Pins};
 use super::raw_map::RawMap;
@@ -22,6 +23,8 @@ use crate::faults::{self, Point};
 
 /// The map CONFIG.
 pub(super) type ConfigMap = RawMap<u32, Config>;
+/// The map PLACEMENT.
+pub(super) type PlacementMap = RawMap<u32, Placement>;
 
 /// Opens the cgroup that the programs are attached to.
 pub(super) fn open_root(path: &Path) -> Result<Root, BpfError> {
@@ -120,6 +123,24 @@ pub(super) fn open_config(pins: &Pins) -> Result<ConfigMap, BpfError> {
     Ok(unsafe { RawMap::new(map, 1) })
 }
 
+/// Opens the pinned PLACEMENT map, whose shape has been checked.
+#[expect(unsafe_code, reason = "a file descriptor becomes a typed map")]
+pub(super) fn open_placement(pins: &Pins) -> Result<PlacementMap, BpfError> {
+    let map = open_map(pins, maps::PLACEMENT)?;
+    // SAFETY: `shape::check_pinned` has seen these types.
+    Ok(unsafe { RawMap::new(map, 1) })
+}
+
+pub(super) fn read_placement(map: &PlacementMap) -> Result<Placement, BpfError> {
+    let entry = map.lookup(&0).map_err(BpfError::map("read", maps::PLACEMENT))?;
+    Ok(entry.and_then(|values| values.first().copied()).unwrap_or_default())
+}
+
+/// As with CONFIG, a new generation begins with it.
+pub(super) fn write_placement(map: &PlacementMap, placement: Placement) -> Result<(), BpfError> {
+    map.write(&0, &[placement], false).map_err(BpfError::map("write to", maps::PLACEMENT))
+}
+
 pub(super) fn read_config(map: &ConfigMap) -> Result<Config, BpfError> {
     let entry = map.lookup(&0).map_err(BpfError::map("read", maps::CONFIG))?;
     Ok(entry.and_then(|values| values.first().copied()).unwrap_or_default())
@@ -141,6 +162,7 @@ pub(super) fn open_tables(
         aya::util::nr_cpus().map_err(|(path, source)| BpfError::file("read", path)(source))?;
     let Capacities { members, addresses, prefixes, allowed, counters } = *capacities;
     let open = |map| open_map(pins, map);
+    let grace_period = GracePeriod::new().map_err(BpfError::map("make for", maps::CELLS))?;
     Ok(super::Tables {
         // SAFETY: `shape::check_pinned` has seen these types; so below.
         members: unsafe { Table::new(maps::MEMBERS, members, generation, open(maps::MEMBERS)?) },
@@ -156,8 +178,8 @@ pub(super) fn open_tables(
         allowed: unsafe { Table::new(maps::ALLOWED, allowed, generation, open(maps::ALLOWED)?) },
         // SAFETY: as above; `cpus` is the number of possible CPUs.
         counters: unsafe {
-            let both = [open(maps::SLOTS)?, open(maps::COUNTERS)?];
-            super::CounterTable::new(counters, cpus, generation, both)
+            let both = [open(maps::SLOTS)?, open(maps::CELLS)?];
+            super::CounterTable::new(counters, cpus, generation, grace_period, both)
         },
     })
 }

@@ -8,6 +8,7 @@ mod counters;
 mod detach;
 mod error;
 mod generation;
+mod grace;
 mod links;
 mod load;
 mod object;
@@ -22,7 +23,9 @@ mod versions;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bulkhead_abi::{ABI_VERSION, Address, AllowKey, Config, FarEnd, Member, Prefix, maps};
+use bulkhead_abi::{
+    ABI_VERSION, Address, AllowKey, Config, FarEnd, Member, Placement, Prefix, maps,
+};
 
 pub use counters::CounterTable;
 pub use detach::{Detached, detach};
@@ -47,6 +50,9 @@ pub struct BpfOptions {
     pub cgroup_root: PathBuf,
     /// Depth of a virtual cluster's cgroup below the cgroup v2 mount (the mount itself is 0).
     pub ancestor_level: u32,
+    /// Another depth at which a cgroup can be a virtual cluster's; 0: there is none, and cgroups
+    /// of nobody are dropped.
+    pub upper_level: u32,
     /// How many entries the tables can hold.
     pub capacities: Capacities,
     /// When the counters begin at zero, if they are new: nanoseconds since the Unix epoch.
@@ -72,9 +78,11 @@ pub struct Bpf {
     pins: Pins,
     root: Root,
     ancestor_level: u32,
+    upper_level: u32,
     epoch: u64,
     loaded: Vec<Loaded>,
     config: load::ConfigMap,
+    placement: load::PlacementMap,
     generation: Generation,
     tables: Tables,
 }
@@ -102,7 +110,10 @@ impl Bpf {
         let object = object::read(&options.object)?;
         let pins = Pins::new(&options.pin_dir)?;
         let root = load::open_root(&options.cgroup_root)?;
-        let taken_over = shape::check_pinned(&pins.maps, &options.capacities)?;
+        let mut taken_over = shape::check_pinned(&pins.maps, &options.capacities)?;
+        if versions::end_cut_short(&pins, &root, &taken_over)? {
+            taken_over.clear();
+        }
         pins.create_dirs()?;
         let carried_over = versions::carry_over(&pins, &root, &options.capacities, &taken_over)?;
         // Both are unpinned after a failure.
@@ -110,8 +121,7 @@ impl Bpf {
         let created: Vec<_> =
             new.iter().copied().filter(|map| !carried_over.contains(map)).collect();
         let begins_anew = |map| created.contains(map);
-        if [maps::SLOTS, maps::COUNTERS].iter().any(begins_anew)
-            && taken_over.contains(&maps::CONFIG)
+        if [maps::SLOTS, maps::CELLS].iter().any(begins_anew) && taken_over.contains(&maps::CONFIG)
         {
             // New counters must not carry an old epoch, even if we die on the way.
             let config = load::open_config(&pins)?;
@@ -120,8 +130,7 @@ impl Bpf {
         let opened = load::load(options, &pins, &object)
             .and_then(|loaded| Self::assemble(options, pins.clone(), root, loaded))
             .and_then(|bpf| {
-                let counted = versions::counted(&bpf.pins, &bpf.root)?;
-                counted.into_iter().try_for_each(|id| bpf.tables.counters.create(id).map(drop))?;
+                bpf.count_what_others_count()?;
                 Ok(bpf)
             });
         match opened {
@@ -144,11 +153,28 @@ impl Bpf {
         // The programs judge from their first packet on.
         let (abi_version, ancestor_level) = (ABI_VERSION, self.ancestor_level);
         let ready = Config { abi_version, ancestor_level, epoch: self.epoch };
-        if before != ready {
-            self.configure(ready)?;
+        let placement = self.place(load::read_placement(&self.placement)?);
+        if before != ready || !self.is_placed()? {
+            let _changing = self.generation.change();
+            load::write_placement(&self.placement, placement)?;
+            load::write_config(&self.config, ready)?;
         }
         links::attach_all(&self.pins.links, &self.other_links()?, &self.root, &self.loaded)
             .or_else(|error| self.configure(before).and(Err(error)))
+    }
+
+    /// What programs of another version count, ours must count from their first packet on. What
+    /// finds no room is not counted once they are ours, and coverage says so.
+    fn count_what_others_count(&self) -> Result<(), BpfError> {
+        for cgroup in versions::counted(&self.pins, &self.root)? {
+            match self.tables.counters.create(cgroup) {
+                Err(full @ BpfError::TableFull { .. }) => {
+                    tracing::warn!(cgroup, error = %full, "the version before counts what we cannot");
+                }
+                done => done.map(drop)?,
+            }
+        }
+        Ok(())
     }
 
     fn configure(&self, config: Config) -> Result<(), BpfError> {
@@ -177,7 +203,30 @@ impl Bpf {
     pub fn configured(&self) -> Result<bool, BpfError> {
         let (abi_version, ancestor_level) = (ABI_VERSION, self.ancestor_level);
         let ready = Config { abi_version, ancestor_level, epoch: self.epoch };
-        Ok(load::read_config(&self.config)? == ready)
+        Ok(load::read_config(&self.config)? == ready && self.is_placed()?)
+    }
+
+    /// PLACEMENT as it has to be; below our own root, what is nobody's is dropped.
+    fn place(&self, now: Placement) -> Placement {
+        let unknown = if self.upper_level == 0 { Placement::DROP } else { now.unknown };
+        Placement { upper_level: self.upper_level, unknown }
+    }
+
+    fn is_placed(&self) -> Result<bool, BpfError> {
+        let now = load::read_placement(&self.placement)?;
+        Ok(now == self.place(now))
+    }
+
+    /// What the programs do with cgroups of nobody: [`Placement::DROP`] or [`Placement::PASS`].
+    pub fn unknown(&self) -> Result<u32, BpfError> {
+        Ok(load::read_placement(&self.placement)?.unknown)
+    }
+
+    /// Says what the programs do with cgroups of nobody.
+    pub fn set_unknown(&self, unknown: u32) -> Result<(), BpfError> {
+        let placement = load::read_placement(&self.placement)?;
+        let _changing = self.generation.change();
+        load::write_placement(&self.placement, Placement { unknown, ..placement })
     }
 
     /// Whether some version of every program runs at our root: from the links' first attachment
@@ -240,6 +289,8 @@ impl Bpf {
             tables: load::open_tables(&pins, &options.capacities, &generation)?,
             generation,
             ancestor_level: options.ancestor_level,
+            upper_level: options.upper_level,
+            placement: load::open_placement(&pins)?,
             epoch: held.epoch,
             config,
             loaded,

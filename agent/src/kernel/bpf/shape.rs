@@ -6,7 +6,9 @@ use std::io;
 use std::path::Path;
 
 use aya::maps::{MapInfo, MapType};
-use bulkhead_abi::{Address, AllowKey, Config, Counters, FarEnd, Member, Prefix, capacity, maps};
+use bulkhead_abi::{
+    Address, AllowKey, Config, Counters, FarEnd, Member, Placement, Prefix, capacity, maps,
+};
 
 use super::error::BpfError;
 
@@ -107,6 +109,7 @@ pub(super) fn wanted(capacities: &Capacities) -> [(&'static str, MapShape); maps
     let hash = NO_PREALLOC;
     [
         MapShape::of::<u32, Config>(maps::CONFIG, MapType::Array, 1, 0),
+        MapShape::of::<u32, Placement>(maps::PLACEMENT, MapType::Array, 1, 0),
         MapShape::of::<u32, u64>(maps::GENERATION, MapType::Array, 1, MMAPABLE),
         MapShape::of::<u64, Member>(maps::MEMBERS, MapType::Hash, members, hash),
         MapShape::of::<Address, FarEnd>(maps::ADDRESSES, MapType::Hash, addresses, hash),
@@ -114,7 +117,7 @@ pub(super) fn wanted(capacities: &Capacities) -> [(&'static str, MapShape); maps
         MapShape::of::<AllowKey, u32>(maps::ALLOWED, MapType::Hash, allowed, hash),
         MapShape::of::<u64, u32>(maps::SLOTS, MapType::Hash, counters, hash),
         // An array refuses the flag of hash tables: it is always preallocated.
-        MapShape::of::<u32, Counters>(maps::COUNTERS, MapType::PerCpuArray, counters, 0),
+        MapShape::of::<u32, Counters>(maps::CELLS, MapType::PerCpuArray, counters, 0),
     ]
 }
 

@@ -7,8 +7,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use crate::faults::{self, Point, reach};
 
@@ -76,21 +74,8 @@ pub(super) unsafe fn bpf<A>(command: Command, attr: &mut A) -> io::Result<i32> {
     i32::try_from(done).map_err(io::Error::other)
 }
 
-/// Waits until every program that runs now has ended: they run inside a grace period of RCU, and
-/// `MEMBARRIER_CMD_GLOBAL` lasts for one.
-pub(super) fn wait_for_programs() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
-    /// Programs end within microseconds.
-    const LONG: Duration = Duration::from_millis(500);
-    // SAFETY: takes no pointer.
-    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
-        // Kernels that run some CPUs without ticks (`nohz_full`) refuse it.
-        thread::sleep(LONG);
-    }
-}
-
 /// Takes the file descriptor that a command has just made.
-fn own(fd: RawFd) -> OwnedFd {
+pub(super) fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: only called with what the kernel returned a moment ago; nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

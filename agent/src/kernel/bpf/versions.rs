@@ -52,6 +52,29 @@ pub(super) fn others(own: &Pins) -> Result<Vec<(u32, Pins)>, BpfError> {
     Ok(others)
 }
 
+/// Ends a take-over of ours that was cut short: programs of another version run at the root, none
+/// of ours do, and of our maps only some are there. Which of them are ours alone, and which the
+/// other version still counts in, nobody can say; so their pins are removed. Says whether it did.
+pub(super) fn end_cut_short(
+    own: &Pins,
+    root: &Root,
+    there: &[&'static str],
+) -> Result<bool, BpfError> {
+    let is_whole = there.is_empty() || there.len() == maps::ALL.len();
+    if is_whole || links::any_linked(&own.links, root) {
+        return Ok(false);
+    }
+    let judges = |(_, pins): &(u32, Pins)| links::any_linked(&pins.links, root);
+    if !others(own)?.iter().any(judges) {
+        return Ok(false);
+    }
+    for map in there {
+        let path = own.maps.join(map);
+        fs::remove_file(&path).map_err(BpfError::file("remove pin", path))?;
+    }
+    Ok(true)
+}
+
 /// Pins maps of the version that judges now a second time for us: those that are not `there`
 /// and are of the shape that we want. Returns which.
 pub(super) fn carry_over(
@@ -79,8 +102,8 @@ pub(super) fn carry_over(
     if from.maps.join(maps::GENERATION).exists() && !fitting.contains(&maps::GENERATION) {
         return Ok(Vec::new());
     }
-    // The epoch in CONFIG is that of COUNTERS, and SLOTS says whose they are.
-    let together = [maps::CONFIG, maps::SLOTS, maps::COUNTERS];
+    // The epoch in CONFIG is that of CELLS, and SLOTS says whose they are.
+    let together = [maps::CONFIG, maps::SLOTS, maps::CELLS];
     if !together.iter().all(|map| fitting.contains(map)) {
         fitting.retain(|map| !together.contains(map));
     }
@@ -104,7 +127,7 @@ fn pin_again(from: &Pins, own: &Pins, map: &str) -> Result<(), BpfError> {
 pub(super) fn counted(own: &Pins, root: &Root) -> Result<Vec<u64>, BpfError> {
     let mut ids = Vec::new();
     for (_, pins) in others(own)? {
-        if links::any_linked(&pins.links, root) && pins.maps.join(maps::COUNTERS).exists() {
+        if links::any_linked(&pins.links, root) && counters_of(&pins).is_some() {
             ids.extend(read_counters(&pins)?.into_iter().map(|(id, _)| id));
         }
     }
@@ -163,11 +186,19 @@ fn remove(pins: &Pins) -> Result<(), BpfError> {
 }
 
 fn has_counters_of_its_own(own: &Pins, other: &Pins) -> Result<bool, BpfError> {
-    let theirs = other.maps.join(maps::COUNTERS);
-    if !theirs.exists() {
+    let Some(theirs) = counters_of(other) else {
         return Ok(false);
-    }
-    Ok(map_info(&theirs)?.id() != map_info(&own.maps.join(maps::COUNTERS))?.id())
+    };
+    let theirs = map_info(&other.maps.join(theirs))?.id();
+    Ok(theirs != map_info(&own.maps.join(maps::CELLS))?.id())
+}
+
+/// The name of the map that a version counts in. `None`: it has none yet, or never got as far as
+/// to count in it, because it has no epoch.
+fn counters_of(pins: &Pins) -> Option<&'static str> {
+    let there = |map: &&str| pins.maps.join(map).exists();
+    let counters = [maps::CELLS, maps::COUNTERS_UP_TO_2].into_iter().find(there);
+    counters.filter(|_| there(&maps::CONFIG))
 }
 
 fn map_info(path: &Path) -> Result<MapInfo, BpfError> {
@@ -178,10 +209,13 @@ fn map_info(path: &Path) -> Result<MapInfo, BpfError> {
 fn read_counters(pins: &Pins) -> Result<Vec<(u64, Counters)>, BpfError> {
     let any =
         |map| Ok::<_, BpfError>((map_info(&pins.maps.join(map))?, load::open_map(pins, map)?));
-    let has_slots = pins.maps.join(maps::SLOTS).exists();
+    let Some(counters) = counters_of(pins) else {
+        return Ok(Vec::new());
+    };
+    let has_slots = counters == maps::CELLS && pins.maps.join(maps::SLOTS).exists();
     let slots = has_slots.then(|| any(maps::SLOTS)).transpose()?;
-    let read = counters::read_any(any(maps::COUNTERS)?, slots);
-    read.map_err(BpfError::file("read counters of", pins.maps.join(maps::COUNTERS)))
+    let read = counters::read_any(any(counters)?, slots);
+    read.map_err(BpfError::file("read counters of", pins.maps.join(counters)))
 }
 
 fn epoch(pins: &Pins) -> Result<u64, BpfError> {

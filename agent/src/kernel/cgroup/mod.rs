@@ -9,6 +9,7 @@ mod error;
 mod leaves;
 mod observe;
 pub mod parse;
+mod pods;
 mod removal;
 mod sample;
 mod tree;
@@ -20,7 +21,8 @@ pub use dir::CgroupDir;
 pub use error::{CgroupError, Operation, ShapeError};
 pub use leaves::{EmptyLeaves, Leaf};
 pub use observe::Observer;
-pub use sample::{CgroupReading, Sampler, SamplerPass};
+pub use pods::{Counted, PodTree};
+pub use sample::{CgroupReading, Listing, Place, Sampler, SamplerPass};
 pub use tree::{CgroupTree, HOLDER, TreeObservation};
 
 /// The kernel's answer in an [`std::io::Error`]; EIO where there is none.

@@ -13,7 +13,7 @@ use std::fs::File;
 
 use bulkhead_core::{CgroupCounters, CgroupId, VirtualClusterName};
 
-use super::dir::system;
+use super::dir::{CgroupDir, system};
 use super::error::{CgroupError, Operation};
 use super::parse::Descendants;
 use super::tree::{CgroupTree, unless_removed};
@@ -26,7 +26,47 @@ use told::{Controllers, Telling};
 const CONTROLLERS: &str = "cgroup.subtree_control";
 const IO: &str = "io.stat";
 
-/// One virtual cluster's counters, dead children included.
+/// Where the cgroups are of which counters are read.
+pub trait Place {
+    /// What they are known by.
+    type Key: Ord + Clone;
+
+    /// The directory that they are below.
+    fn root(&self) -> &CgroupDir;
+
+    /// The cgroups that are there now.
+    fn list(&self) -> Result<Listing<Self::Key>, CgroupError>;
+}
+
+/// The cgroups of a place.
+#[derive(Debug)]
+pub struct Listing<K> {
+    /// Those of which counters are read: what each is known by, and its path below the root.
+    pub sampled: Vec<(K, String, CgroupId)>,
+    /// All others of which the iterator may tell; `None`: it tells of more than anybody lists.
+    pub others: Option<BTreeSet<CgroupId>>,
+}
+
+impl Place for CgroupTree {
+    type Key = VirtualClusterName;
+
+    fn root(&self) -> &CgroupDir {
+        CgroupTree::root(self)
+    }
+
+    fn list(&self) -> Result<Listing<VirtualClusterName>, CgroupError> {
+        let (mut sampled, mut others) = (Vec::new(), BTreeSet::new());
+        for child in CgroupTree::root(self).children()? {
+            match child.name.parse() {
+                Ok(name) => sampled.push((name, child.name, child.id)),
+                Err(_) => drop(others.insert(child.id)),
+            }
+        }
+        Ok(Listing { sampled, others: Some(others) })
+    }
+}
+
+/// One virtual cluster's, or pod's, counters, dead children included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CgroupReading {
     /// Its incarnation.
@@ -43,14 +83,19 @@ impl CgroupReading {
     }
 }
 
-/// One pass over all virtual clusters.
-#[derive(Debug, Default)]
-pub struct SamplerPass {
+/// One pass over all virtual clusters, or pods.
+#[derive(Debug)]
+pub struct SamplerPass<K = VirtualClusterName> {
     /// What was read.
-    pub readings: BTreeMap<VirtualClusterName, CgroupReading>,
-    /// Virtual clusters of which something could not be read: a gap in their coverage, never a
-    /// zero.
-    pub failed: BTreeMap<VirtualClusterName, CgroupError>,
+    pub readings: BTreeMap<K, CgroupReading>,
+    /// Those of which something could not be read: a gap in their coverage, never a zero.
+    pub failed: BTreeMap<K, CgroupError>,
+}
+
+impl<K> Default for SamplerPass<K> {
+    fn default() -> Self {
+        Self { readings: BTreeMap::new(), failed: BTreeMap::new() }
+    }
 }
 
 /// Where the counters come from.
@@ -62,13 +107,13 @@ enum Source {
     Files(String),
 }
 
-/// Reads the counters of every virtual cluster, pass after pass.
+/// Reads the counters of every virtual cluster, or pod, pass after pass.
 #[derive(Debug)]
-pub struct Sampler {
+pub struct Sampler<K = VirtualClusterName> {
     source: Source,
-    open: BTreeMap<CgroupId, OpenCgroup>,
-    /// Directories below the root that are no virtual clusters.
-    others: BTreeSet<CgroupId>,
+    open: BTreeMap<CgroupId, OpenCgroup<K>>,
+    /// Directories that are no virtual clusters; `None`: they are not known.
+    others: Option<BTreeSet<CgroupId>>,
     root: Root,
     buffer: Vec<u8>,
 }
@@ -84,20 +129,20 @@ struct Root {
 }
 
 /// From files alone.
-impl Default for Sampler {
+impl<K: Ord + Clone> Default for Sampler<K> {
     fn default() -> Self {
         Self::new(Err(NoIterator("nobody asked for the cgroup iterator".to_owned())))
     }
 }
 
-impl Sampler {
+impl<K: Ord + Clone> Sampler<K> {
     /// Uses the iterator, or files alone where there is none.
     pub fn new(iterator: Result<UsageIterator, NoIterator>) -> Self {
         let source = match iterator {
             Ok(iterator) => Source::Iterator(Box::new(iterator)),
             Err(why) => Source::Files(why.to_string()),
         };
-        let (open, others) = (BTreeMap::new(), BTreeSet::new());
+        let (open, others) = (BTreeMap::new(), None);
         Self { source, open, others, root: Root::default(), buffer: Vec::new() }
     }
 
@@ -109,6 +154,14 @@ impl Sampler {
         }
     }
 
+    /// What the iterator does not tell, and why.
+    pub fn missing(&self) -> &[(Field, String)] {
+        match &self.source {
+            Source::Iterator(iterator) => iterator.missing(),
+            Source::Files(_) => &[],
+        }
+    }
+
     /// The iterator, if it is used.
     pub fn iterator(&mut self) -> Option<&mut UsageIterator> {
         match &mut self.source {
@@ -117,18 +170,17 @@ impl Sampler {
         }
     }
 
-    /// Reads the counters of every virtual cluster that has a cgroup. What is removed meanwhile
-    /// is left out.
-    pub fn sample(&mut self, tree: &CgroupTree) -> Result<SamplerPass, CgroupError> {
+    /// Reads the counters of every cgroup of the place. What is removed meanwhile is left out.
+    pub fn sample(&mut self, place: &impl Place<Key = K>) -> Result<SamplerPass<K>, CgroupError> {
         let mut pass = SamplerPass::default();
-        let io_stands = self.read_root(tree)?;
+        let io_stands = self.read_root(place.root())?;
         if let Err(error) = self.walk() {
             let why = format!("the cgroup iterator failed: {error}");
             tracing::warn!(why, "usage is read from files from now on");
             self.source = Source::Files(why);
         }
         if !self.knows_all() {
-            self.reopen(tree, &mut pass)?;
+            self.reopen(place, &mut pass)?;
         }
         self.take_told();
         self.read_files(io_stands);
@@ -140,12 +192,12 @@ impl Sampler {
 
     /// Reads what the root says for all: which controllers its children have, and whether
     /// anything below did I/O since the pass before.
-    fn read_root(&mut self, tree: &CgroupTree) -> Result<bool, CgroupError> {
+    fn read_root(&mut self, root: &CgroupDir) -> Result<bool, CgroupError> {
         let Root { controllers_file, io_file, controllers, io } = &mut self.root;
         if controllers_file.is_none() {
-            *controllers_file = tree.root().open_file(CONTROLLERS)?;
+            *controllers_file = root.open_file(CONTROLLERS)?;
         }
-        let text = read_root_file(tree, CONTROLLERS, controllers_file.as_ref(), &mut self.buffer)?;
+        let text = read_root_file(root, CONTROLLERS, controllers_file.as_ref(), &mut self.buffer)?;
         if text != controllers.as_bytes() {
             *controllers = String::from_utf8_lossy(text).into_owned();
             self.open.clear();
@@ -155,12 +207,12 @@ impl Sampler {
             return Ok(false);
         }
         if io_file.is_none() {
-            *io_file = tree.root().open_file(IO)?;
+            *io_file = root.open_file(IO)?;
         }
         if io_file.is_none() {
             return Ok(false);
         }
-        let text = read_root_file(tree, IO, io_file.as_ref(), &mut self.buffer)?;
+        let text = read_root_file(root, IO, io_file.as_ref(), &mut self.buffer)?;
         let stands = text == io.as_slice();
         if !stands {
             text.clone_into(io);
@@ -184,30 +236,31 @@ impl Sampler {
 
     /// Whether the walk saw exactly the cgroups that are known.
     fn knows_all(&self) -> bool {
-        let Source::Iterator(iterator) = &self.source else {
+        let (Source::Iterator(iterator), Some(others)) = (&self.source, &self.others) else {
             return false;
         };
         let told = iterator.told();
-        let known = |id| self.open.contains_key(&id) || self.others.contains(&id);
-        told.len() == self.open.len() + self.others.len()
+        let known = |id| self.open.contains_key(&id) || others.contains(&id);
+        told.len() == self.open.len() + others.len()
             && told.iter().all(|entry| known(CgroupId(entry.id)))
     }
 
     /// Opens what is new; closes what is gone.
-    fn reopen(&mut self, tree: &CgroupTree, pass: &mut SamplerPass) -> Result<(), CgroupError> {
+    fn reopen(
+        &mut self,
+        place: &impl Place<Key = K>,
+        pass: &mut SamplerPass<K>,
+    ) -> Result<(), CgroupError> {
         let mut before = std::mem::take(&mut self.open);
-        self.others.clear();
-        for child in tree.root().children()? {
-            let Ok(name) = child.name.parse::<VirtualClusterName>() else {
-                self.others.insert(child.id);
-                continue;
-            };
-            let cgroup = match before.remove(&child.id) {
-                Some(cgroup) if cgroup.is_named(&name) => Some(cgroup),
-                _ => match unless_removed(OpenCgroup::open(tree, &name)) {
+        let listing = place.list()?;
+        self.others = listing.others;
+        for (key, path, id) in listing.sampled {
+            let cgroup = match before.remove(&id) {
+                Some(cgroup) if cgroup.is_known_by(&key) => Some(cgroup),
+                _ => match unless_removed(OpenCgroup::open(place.root(), &path, &key)) {
                     Ok(opened) => opened,
                     Err(error) => {
-                        pass.failed.insert(name, error);
+                        pass.failed.insert(key, error);
                         None
                     }
                 },
@@ -243,11 +296,11 @@ impl Sampler {
 }
 
 fn read_root_file<'b>(
-    tree: &CgroupTree,
+    root: &CgroupDir,
     name: &str,
     file: Option<&File>,
     buffer: &'b mut Vec<u8>,
 ) -> Result<&'b [u8], CgroupError> {
-    let failed = |errno| system(Operation::Read, &tree.path().join(name), errno);
+    let failed = |errno| system(Operation::Read, &root.path().join(name), errno);
     whole(file.ok_or_else(|| failed(nix::errno::Errno::ENOENT))?, buffer).map_err(failed)
 }

@@ -253,7 +253,7 @@ pub(super) fn shape(dir: &CgroupDir, file: &str, source: ShapeError) -> CgroupEr
 
 /// Steps up to the root of the whole hierarchy. Its id is known, so a mount or a namespace that
 /// shows only a part of it is found out.
-fn level_of(root: &CgroupDir) -> Result<u32, CgroupError> {
+pub(super) fn level_of(root: &CgroupDir) -> Result<u32, CgroupError> {
     let part = || CgroupError::PartOfHierarchy { path: root.path().to_owned() };
     if root.id()? == HIERARCHY_ROOT {
         return Ok(0);

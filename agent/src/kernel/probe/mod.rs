@@ -158,6 +158,7 @@ impl Probe {
             devices: block_devices(devices),
             support: Support { missing: missing.collect() },
             capacities,
+            placement: bulkhead_core::Placement::Directory,
         }
     }
 }

@@ -14,6 +14,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
+/// By what it counts generations.
+pub(super) const INSTANCE: u64 = 17;
+
 type Answer = Result<v1::SyncResponse, Status>;
 /// Boot, virtual cluster, cgroup, epoch, window, meter.
 pub(super) type Key = (String, String, u64, u64, u64, u32);
@@ -29,6 +32,7 @@ pub(super) struct Ledger {
     /// Sequences of each stream, as they came.
     pub(super) streams: Vec<Vec<u64>>,
     pub(super) statuses: Vec<v1::NodeStatus>,
+    pub(super) pods: Vec<v1::LocalPods>,
     /// To the newest stream.
     answers: Option<mpsc::Sender<Answer>>,
 }
@@ -151,6 +155,7 @@ impl Controller {
                     }
                 }
                 Some(sync_request::Message::Status(status)) => self.ledger().statuses.push(status),
+                Some(sync_request::Message::Pods(pods)) => self.ledger().pods.push(pods),
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -244,5 +249,6 @@ pub(super) fn welcome(acknowledged_sequence: u64) -> v1::SyncResponse {
     response(sync_response::Message::Welcome(v1::Welcome {
         controller_version: "9.9.9".to_owned(),
         acknowledged_sequence,
+        instance: INSTANCE,
     }))
 }

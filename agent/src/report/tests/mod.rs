@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bulkhead_core::sample::UnixNanos;
-use bulkhead_core::{CgroupId, Epoch, Meter, UsageRecord, VirtualClusterNumber, Window};
+use bulkhead_core::{CgroupId, Epoch, LocalPods, Meter, UsageRecord, VirtualClusterNumber, Window};
 use bulkhead_proto::{Endpoint, v1};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -39,6 +39,7 @@ struct Node {
     journal: Arc<Mutex<Journal>>,
     facts: watch::Sender<v1::NodeFacts>,
     status: watch::Sender<v1::NodeStatus>,
+    pods: watch::Sender<Arc<LocalPods>>,
     stop: watch::Sender<bool>,
 }
 
@@ -57,6 +58,7 @@ impl Node {
             journal: Arc::new(Mutex::new(journal)),
             facts: watch::Sender::new(facts(BOOT)),
             status: watch::Sender::default(),
+            pods: watch::Sender::default(),
             stop: watch::Sender::new(false),
         }
     }
@@ -77,6 +79,7 @@ impl Node {
             started_unix_nanoseconds: 77,
             facts: self.facts.subscribe(),
             status: self.status.subscribe(),
+            pods: self.pods.subscribe(),
             journal: self.journal().reader(),
             stop: self.stop.subscribe(),
             pace,

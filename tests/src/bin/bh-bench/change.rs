@@ -110,6 +110,7 @@ fn row(size: Size, [times, gaps, floors]: [&[f64]; 3], machine: &str) -> Row {
             quantile(gaps, 0.5) * 1e3,
             quantile(gaps, 0.99) * 1e3,
         ),
+        profile: String::new(),
     }
 }
 

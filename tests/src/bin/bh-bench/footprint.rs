@@ -73,6 +73,16 @@ struct Watched<'a> {
 }
 
 impl Watched<'_> {
+    /// What each thread used while it was watched, the greatest first.
+    fn threads(&self) -> Vec<(String, Duration)> {
+        let before = |name| self.first.cpu.get(name).copied().unwrap_or_default();
+        let used = self.last.cpu.iter();
+        let mut used: Vec<_> =
+            used.map(|(name, time)| (name.clone(), time.saturating_sub(before(name)))).collect();
+        used.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+        used
+    }
+
     fn rows(&self, peak_at_start: u64, controllers: &str) -> Vec<Row> {
         let Self { args, first, last, .. } = self;
         let what = format!(
@@ -81,21 +91,28 @@ impl Watched<'_> {
             args.virtual_clusters * args.leaves,
             args.seconds
         );
-        let row = |name: &str, unit: &str, ours: f64, goal: f64, note: String| Row {
-            name: format!("the agent itself, {name}: {what}"),
-            unit: unit.to_owned(),
-            ours,
-            peer: None,
-            peer_name: None,
-            ratio: None,
-            goal: format!("≤ {goal} {unit}"),
-            met: Some(ours <= goal),
-            spread: "one run".to_owned(),
-            machine: self.machine.clone(),
-            note,
-        };
+        let row =
+            |name: &str, unit: &str, ours: f64, goal: f64, (note, profile): (String, String)| Row {
+                name: format!("the agent itself, {name}: {what}"),
+                unit: unit.to_owned(),
+                ours,
+                peer: None,
+                peer_name: None,
+                ratio: None,
+                goal: format!("≤ {goal} {unit}"),
+                met: Some(ours <= goal),
+                spread: "one run".to_owned(),
+                machine: self.machine.clone(),
+                note,
+                profile,
+            };
         let core = self.elapsed.as_secs_f64() / 100.0;
-        let agent = seconds(last.cpu.saturating_sub(first.cpu)) / core;
+        let threads = self.threads();
+        let agent = seconds(threads.iter().map(|(_, time)| *time).sum()) / core;
+        let by_thread: Vec<String> = threads
+            .iter()
+            .map(|(name, time)| format!("thread {name} {:.3} %", seconds(*time) / core))
+            .collect();
         let programs = seconds(last.programs.saturating_sub(first.programs)) / core;
         let runs = last.runs.saturating_sub(first.runs);
         let kernel = format!(
@@ -108,25 +125,31 @@ impl Watched<'_> {
                 "MiB",
                 mib(self.peak),
                 GOAL_MIB,
-                format!("RssAnon, once a second; {:.1} MiB at the end; {kernel}", mib(last.anonymous_bytes)),
+                (format!("RssAnon, once a second; {:.1} MiB at the end; {kernel}", mib(last.anonymous_bytes)), String::new()),
             ),
             row(
                 "anonymous memory, peak of its start",
                 "MiB",
                 mib(peak_at_start),
                 GOAL_MIB,
-                "RssAnon every 5 ms until every virtual cluster stands; the loader (aya) reads all \
-                 of the kernel's types into memory, uses none of them, and gives it back"
-                    .to_owned(),
+                (
+                    "RssAnon every 5 ms until every virtual cluster stands; the loader (aya) reads \
+                     all of the kernel's types into memory, uses none of them, and gives it back"
+                        .to_owned(),
+                    String::new(),
+                ),
             ),
             row(
                 "CPU time",
                 "% of a core",
                 agent + programs,
                 GOAL_PERCENT,
-                format!(
-                    "its threads {agent:.3} %, kernel programs {programs:.3} % ({runs} runs, each \
-                     measured with a floor of about 60 ns, which is not taken off)"
+                (
+                    format!(
+                        "its threads {agent:.3} %, kernel programs {programs:.3} % ({runs} runs, \
+                         each measured with a floor of about 60 ns, which is not taken off)"
+                    ),
+                    format!("{}; kernel programs {programs:.3} %", by_thread.join(", ")),
                 ),
             ),
         ]

@@ -21,7 +21,7 @@ use anyhow::{Context, Result, ensure};
 use bulkhead_controller::Ledger;
 use bulkhead_tests::bench::Row;
 use bulkhead_tests::bench::machine;
-use bulkhead_tests::bench::statistics::{TOLERATED_SPREAD, median, shuffled, spread};
+use bulkhead_tests::bench::statistics::{Interval, TOLERATED_SPREAD, median, shuffled, spread};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use load::{Load, Turn};
@@ -155,7 +155,7 @@ fn row(name: &str, (ours, peer): (&[f64], &[f64]), goal: f64, machine: &str) -> 
         )),
         ratio: (noise <= TOLERATED_SPREAD).then_some(of_peer / speed),
         goal: format!("≥ {goal}/s"),
-        met: Some(speed >= goal),
+        met: Interval::middle_half(ours).at_least(goal),
         spread: format!(
             "middle half within {:.0} % (peer {:.0} %), {} rounds",
             spread(ours) * 100.0,
@@ -170,6 +170,7 @@ fn row(name: &str, (ours, peer): (&[f64], &[f64]), goal: f64, machine: &str) -> 
             speed * values,
             load::RECORDS_EACH,
         ),
+        profile: String::new(),
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bulkhead_tests::bench::Row;
 use bulkhead_tests::bench::machine;
-use bulkhead_tests::bench::statistics::{TOLERATED_SPREAD, median, shuffled, spread};
+use bulkhead_tests::bench::statistics::{TOLERATED_SPREAD, median, median_ratio, shuffled, spread};
 use nix::time::{ClockId, clock_gettime};
 
 use scene::Scene;
@@ -149,7 +149,7 @@ impl Report<'_> {
     ) -> Row {
         let [our, their] = [ours, peer].map(|way| &self.measured[way as usize]);
         let steady = spread(&their.cpu) <= TOLERATED_SPREAD;
-        let ratio = median(&our.cpu) / median(&their.cpu);
+        let ratio = median_ratio(&our.cpu, &their.cpu);
         let what = if ours == Way::Sampler { "every field" } else { "CPU times" };
         let (most, text) =
             goal.map_or((None, "none: shown beside".to_owned()), |(most, text)| (Some(most), text));
@@ -162,14 +162,16 @@ impl Report<'_> {
             ours: median(&our.cpu),
             peer: Some(median(&their.cpu)),
             peer_name: Some(peer_name.to_owned()),
-            ratio: steady.then_some(ratio),
+            ratio: steady.then_some(ratio.value),
             goal: text,
-            met: most.filter(|_| steady).map(|most| ratio <= most),
+            met: most.filter(|_| steady).and_then(|most| ratio.interval.at_most(most)),
             spread: format!(
-                "middle half of {} rounds: ours {:.1} %, peer {:.1} %",
+                "middle half of {} rounds: ours {:.1} %, peer {:.1} %; 95 % interval of the ratio \
+                 {:.3}",
                 self.args.rounds,
                 100.0 * spread(&our.cpu),
-                100.0 * spread(&their.cpu)
+                100.0 * spread(&their.cpu),
+                ratio.interval
             ),
             machine: self.machine.clone(),
             note: format!(
@@ -180,6 +182,7 @@ impl Report<'_> {
                 median(&their.wall),
                 self.checked
             ),
+            profile: String::new(),
         }
     }
 }

@@ -174,7 +174,7 @@ fn row(
         peer_name: Some(format!("the same program at {FEW} addresses")),
         ratio: ratio.map(|ratio| ratio.value),
         goal: goal.to_owned(),
-        met: ratio.map(|ratio| ratio.value <= at_most),
+        met: ratio.and_then(|ratio| ratio.interval.at_most(at_most)),
         spread: format!(
             "95 % intervals: {:.0} at {ADDRESSES}, {:.0} at {FEW}; {} rounds of {} packets; \
              quartiles at {FEW} {:.1} % apart",
@@ -190,5 +190,6 @@ fn row(
             median(floor),
             pattern.caches()
         ),
+        profile: String::new(),
     }
 }

@@ -42,6 +42,8 @@ pub enum Level {
     All,
     /// Those that deep below the cgroup v2 mount (the mount itself is 0).
     Only(u32),
+    /// Those at either of two depths, the deeper one last.
+    Either([u32; 2]),
 }
 
 /// Why there is no usage pass without files.
@@ -89,9 +91,10 @@ impl UsageIterator {
         fields: &[Field],
     ) -> Result<Self, NoIterator> {
         let (mut found, function) = read_types(fields)?;
-        found.layout.level = match level {
-            Level::All => UsageLayout::ABSENT,
-            Level::Only(level) => level,
+        (found.layout.upper_level, found.layout.level) = match level {
+            Level::All => (UsageLayout::ABSENT, UsageLayout::ABSENT),
+            Level::Only(level) => (UsageLayout::ABSENT, level),
+            Level::Either([upper, level]) => (upper, level),
         };
         let root = root.try_clone_to_owned();
         let root = root.map_err(|error| NoIterator(format!("duplicate a descriptor: {error}")))?;

@@ -1,12 +1,12 @@
 //! One cgroup from pass to pass.
 
 use bulkhead_abi::CgroupUsage;
+use bulkhead_core::CgroupId;
 use bulkhead_core::sample::IoCounters;
-use bulkhead_core::{CgroupId, VirtualClusterName};
 use nix::errno::Errno;
 
+use super::super::dir::CgroupDir;
 use super::super::error::CgroupError;
-use super::super::tree::CgroupTree;
 use super::files::{FILES, Files, Kinds, take};
 use super::refused::Counted;
 use super::told::{Telling, take_pressure};
@@ -19,8 +19,8 @@ const IO_STAT: usize = 6;
 
 /// A cgroup, what is known of it, and what this pass has found so far.
 #[derive(Debug)]
-pub(super) struct OpenCgroup {
-    name: VirtualClusterName,
+pub(super) struct OpenCgroup<K> {
+    key: K,
     files: Files,
     refused: Counted,
     /// What cpu.stat would have shown last.
@@ -47,12 +47,12 @@ struct Rest {
     settled: bool,
 }
 
-impl OpenCgroup {
-    pub(super) fn open(tree: &CgroupTree, name: &VirtualClusterName) -> Result<Self, CgroupError> {
-        let dir = tree.root().child(name.as_str())?;
+impl<K: Ord + Clone> OpenCgroup<K> {
+    pub(super) fn open(root: &CgroupDir, path: &str, key: &K) -> Result<Self, CgroupError> {
+        let dir = root.child(path)?;
         let id = dir.id()?;
         Ok(Self {
-            name: name.clone(),
+            key: key.clone(),
             refused: Counted::of(&dir)?,
             files: Files::new(dir),
             previous: Previous::default(),
@@ -69,8 +69,8 @@ impl OpenCgroup {
         self.reading.id
     }
 
-    pub(super) fn is_named(&self, name: &VirtualClusterName) -> bool {
-        self.name == *name
+    pub(super) fn is_known_by(&self, key: &K) -> bool {
+        self.key == *key
     }
 
     /// Lets the kernel bring its totals of PSI up to date, unless nothing can have changed them.
@@ -125,19 +125,19 @@ impl OpenCgroup {
     }
 
     /// Ends the pass. A cgroup that was removed meanwhile is left out.
-    pub(super) fn conclude(&mut self, pass: &mut SamplerPass, buffer: &mut Vec<u8>) {
+    pub(super) fn conclude(&mut self, pass: &mut SamplerPass<K>, buffer: &mut Vec<u8>) {
         self.pressure_is_fresh = false;
         if let Some(pids) = &mut self.reading.counters.pids {
             pids.refused = pids.refused.filter(|_| self.refused.is_whole(buffer));
         }
         match self.failure.take() {
             None => {
-                pass.readings.insert(self.name.clone(), self.reading);
+                pass.readings.insert(self.key.clone(), self.reading);
             }
             Some(CgroupError::System { errno: Errno::ENODEV, .. }) => {}
             Some(error) => {
                 self.io = None;
-                pass.failed.insert(self.name.clone(), error);
+                pass.failed.insert(self.key.clone(), error);
             }
         }
     }

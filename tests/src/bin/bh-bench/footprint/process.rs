@@ -14,12 +14,12 @@ pub(super) struct Process {
 }
 
 /// What it has used until now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Seen {
     /// `RssAnon`
     pub(super) anonymous_bytes: u64,
-    /// CPU time of its threads.
-    pub(super) cpu: Duration,
+    /// CPU time of its threads, by name.
+    pub(super) cpu: BTreeMap<String, Duration>,
     /// Time in the kernel programs that it holds.
     pub(super) programs: Duration,
     /// How often they ran.
@@ -31,6 +31,7 @@ pub(super) struct Seen {
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { anonymous_bytes, cpu, programs, runs, kernel_bytes } = self;
+        let cpu: Duration = cpu.values().sum();
         write!(
             f,
             "{} KiB anonymous, {cpu:?} CPU time, {programs:?} in {runs} runs of programs, {} KiB \
@@ -62,15 +63,18 @@ impl Process {
     }
 
     /// In nanoseconds, where /proc/PID/stat has ticks only.
-    fn cpu(&self) -> Result<Duration> {
-        let mut sum = Duration::ZERO;
+    fn cpu(&self) -> Result<BTreeMap<String, Duration>> {
+        let mut threads = BTreeMap::new();
         for thread in fs::read_dir(self.dir.join("task")).context("list threads")? {
-            let text = fs::read_to_string(thread?.path().join("schedstat"));
+            let thread = thread?.path();
+            let text = fs::read_to_string(thread.join("schedstat"));
             let text = text.context("read a thread's schedstat")?;
             let ran = text.split(' ').next().and_then(|ran| ran.parse().ok());
-            sum += Duration::from_nanos(ran.context("schedstat begins with a number")?);
+            let ran = Duration::from_nanos(ran.context("schedstat begins with a number")?);
+            let name = fs::read_to_string(thread.join("comm")).context("read a thread's name")?;
+            *threads.entry(name.trim().to_owned()).or_default() += ran;
         }
-        Ok(sum)
+        Ok(threads)
     }
 
     /// Programs and maps, each once: time, runs and memory.

@@ -76,6 +76,7 @@ fn row(mine: &[f64], theirs: &[f64], days: u64, machine: &str) -> Row {
              both grow with the number of virtual clusters, the peer also with the days before; \
              the pages are in the system's cache"
         ),
+        profile: String::new(),
     }
 }
 

@@ -1,0 +1,160 @@
+//! Deltas lead where they say, from where they say, and from nowhere else.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::amount::{Amount, Pids};
+use crate::binding::{Bindings, OnStale, Requirement, Selector, Unknown};
+use crate::name::VirtualClusterNumber;
+use crate::tenant::{Guarantee, Limit, NetworkPolicy};
+
+fn blocks() -> impl Strategy<Value = BTreeSet<AddressBlock>> {
+    let one = (0..12_u8).prop_map(|n| AddressBlock::host([10, 0, 0, n].into()));
+    proptest::collection::btree_set(one, 0..8)
+}
+
+/// Number and name go together, so no two have one number.
+fn cluster() -> impl Strategy<Value = VirtualCluster> {
+    (1..6_u32, blocks(), proptest::option::of(0..3_u64)).prop_map(|(number, addresses, pids)| {
+        VirtualCluster {
+            name: format!("team-{number}").parse().unwrap(),
+            number: VirtualClusterNumber::new(number).unwrap(),
+            addresses,
+            guarantee: Guarantee::default(),
+            limit: Limit { pids: pids.map(|n| Amount::Absolute(Pids(n))), ..Limit::default() },
+            network: NetworkPolicy::default(),
+        }
+    })
+}
+
+fn binding() -> impl Strategy<Value = Binding> {
+    (1..6_u32, proptest::bool::ANY).prop_map(|(number, narrow)| {
+        let requirement = Requirement::Exists { key: "app".to_owned() };
+        Binding {
+            virtual_cluster: format!("team-{number}").parse().unwrap(),
+            selector: Selector(narrow.then_some(requirement).into_iter().collect()),
+        }
+    })
+}
+
+fn bindings() -> impl Strategy<Value = Bindings> {
+    let bound = proptest::collection::vec(binding(), 1..3);
+    proptest::collection::btree_map("[a-c]", bound, 0..3).prop_map(Bindings)
+}
+
+fn policy() -> impl Strategy<Value = NodePolicy> {
+    (proptest::bool::ANY, proptest::bool::ANY).prop_map(|(unknown, stale)| NodePolicy {
+        unknown: if unknown { Unknown::Deny } else { Unknown::Allow },
+        on_stale: if stale { OnStale::Deny } else { OnStale::AllowCounted },
+    })
+}
+
+fn snapshot(generation: u64) -> impl Strategy<Value = Snapshot> {
+    let nodes =
+        proptest::collection::btree_set((0..9_u8).prop_map(|n| [192, 0, 2, n].into()), 0..5);
+    let clusters = proptest::collection::vec(cluster(), 0..6);
+    (clusters, blocks(), blocks(), nodes, bindings(), policy()).prop_map(
+        move |(clusters, shared, cluster_ranges, node_addresses, bindings, policy)| Snapshot {
+            generation,
+            virtual_clusters: clusters.into_iter().map(|it| (it.name.clone(), it)).collect(),
+            shared,
+            cluster_ranges,
+            node_addresses,
+            bindings,
+            policy,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_delta_leads_from_the_old_to_the_new(old in snapshot(3), new in snapshot(8)) {
+        let delta = Delta::between(&old, &new);
+        prop_assert_eq!(old.changed_by(&delta), Ok(new.clone()));
+        let same = Snapshot { generation: old.generation, ..new.clone() } == old;
+        prop_assert_eq!(delta.is_empty(), same);
+    }
+
+    #[test]
+    fn a_delta_of_another_base_is_refused(
+        old in snapshot(3),
+        new in snapshot(8),
+        base in 0..10_u64,
+        generation in 0..10_u64,
+    ) {
+        let delta = Delta { base, generation, ..Delta::between(&old, &new) };
+        let before = old.clone();
+        let expected = if base != 3 {
+            Err(DeltaError::OtherBase { base, held: 3 })
+        } else if generation <= base {
+            Err(DeltaError::Backwards { base, generation })
+        } else {
+            Ok(Snapshot { generation, ..new })
+        };
+        prop_assert_eq!(old.changed_by(&delta), expected);
+        prop_assert_eq!(old, before);
+    }
+
+    /// Whoever has another snapshot of the same number notices, or gets what was meant for what
+    /// the delta touches: it never adds twice and never takes away what is not there.
+    #[test]
+    fn a_delta_for_another_content_is_no_silent_mixture(
+        old in snapshot(3),
+        new in snapshot(8),
+        held in snapshot(3),
+    ) {
+        let delta = Delta::between(&old, &new);
+        if let Ok(got) = held.changed_by(&delta) {
+            for one in &delta.shared.added {
+                prop_assert!(got.shared.contains(one) && !held.shared.contains(one));
+            }
+            for one in &delta.shared.removed {
+                prop_assert!(!got.shared.contains(one) && held.shared.contains(one));
+            }
+            prop_assert!(got.check().is_ok());
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let name = |text: &str| text.parse::<VirtualClusterName>().unwrap();
+    let host: AddressBlock = "10.0.0.1".parse().unwrap();
+    let old = Snapshot { generation: 1, shared: [host].into(), ..Snapshot::default() };
+    let delta = || Delta { base: 1, generation: 2, ..Delta::default() };
+    let add = || SetChange { added: [host].into(), removed: BTreeSet::new() };
+    let cases = [
+        (Delta { removed: [name("a")].into(), ..delta() }, "virtual clusters: \"a\" is not there"),
+        (
+            Delta { addresses: [(name("a"), add())].into(), ..delta() },
+            "virtual clusters: \"a\" is not there",
+        ),
+        (Delta { shared: add(), ..delta() }, "shared: \"10.0.0.1\" is there already"),
+        (Delta { unbound: ["n".to_owned()].into(), ..delta() }, "bindings: \"n\" is not there"),
+    ];
+    for (wrong, expected) in cases {
+        let error = old.changed_by(&wrong).unwrap_err();
+        assert!(error.is_misfit() && error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn what_a_delta_leads_to_must_make_sense() {
+    let cluster = |name: &str| VirtualCluster {
+        name: name.parse().unwrap(),
+        number: VirtualClusterNumber::new(7).unwrap(),
+        addresses: BTreeSet::new(),
+        guarantee: Guarantee::default(),
+        limit: Limit::default(),
+        network: NetworkPolicy::default(),
+    };
+    let (first, second) = (cluster("a"), cluster("b"));
+    let virtual_clusters = [(first.name.clone(), first)].into();
+    let old = Snapshot { generation: 1, virtual_clusters, ..Snapshot::default() };
+    let upserted = [(second.name.clone(), second)].into();
+    let delta = Delta { base: 1, generation: 2, upserted, ..Delta::default() };
+    let error = old.changed_by(&delta).unwrap_err();
+    assert!(!error.is_misfit() && error.to_string().contains("number 7"), "{error}");
+}

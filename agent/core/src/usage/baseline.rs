@@ -1,0 +1,80 @@
+//! Where counting begins for a pod: its cgroup has counted since it was made, and its virtual
+//! cluster owes for no more than the time in which the pod was its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Epoch;
+use crate::meter::{Kind, Meter};
+use crate::name::{CgroupId, VirtualClusterNumber};
+
+/// Where counting began for every pod; kept over restarts of the agent, not over boots.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Baselines {
+    /// By cgroup.
+    pub by_cgroup: BTreeMap<CgroupId, Baseline>,
+}
+
+/// Where counting began for one pod.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Baseline {
+    /// Whose it is.
+    pub number: VirtualClusterNumber,
+    /// Since when; zero: as long as the cgroup.
+    pub epoch: Epoch,
+    /// The life of the network counters that are in `values`.
+    pub network_epoch: Epoch,
+    /// What its counters held then; what is not here was zero.
+    pub values: BTreeMap<Meter, u64>,
+}
+
+impl Baseline {
+    /// A pod that was its virtual cluster's before any of its containers ran.
+    pub const fn whole(number: VirtualClusterNumber) -> Self {
+        let (epoch, network_epoch) = (Epoch(0), Epoch(0));
+        Self { number, epoch, network_epoch, values: BTreeMap::new() }
+    }
+
+    /// What was counted since, of counters that count as long as the cgroup. Levels are what they
+    /// are.
+    pub(super) fn since(&self, values: BTreeMap<Meter, u64>) -> BTreeMap<Meter, u64> {
+        let since = |(meter, value): (Meter, u64)| match meter.kind() {
+            Kind::Gauge => (meter, value),
+            Kind::Counter => {
+                let before = self.values.get(&meter).copied().unwrap_or(0);
+                (meter, value.saturating_sub(before))
+            }
+        };
+        values.into_iter().map(since).collect()
+    }
+
+    /// The same of network counters with a life of their own; `None`: of these it is not known
+    /// what they held.
+    pub(super) fn network_since(
+        &self,
+        epoch: Epoch,
+        values: BTreeMap<Meter, u64>,
+    ) -> Option<(Epoch, BTreeMap<Meter, u64>)> {
+        if epoch > self.epoch {
+            Some((epoch, values))
+        } else if epoch == self.network_epoch {
+            Some((self.epoch, self.since(values)))
+        } else {
+            None
+        }
+    }
+}
+
+impl Baselines {
+    /// A pod that begins to run is its virtual cluster's from the first.
+    pub fn begin(&mut self, cgroup: CgroupId, number: VirtualClusterNumber) {
+        let known = self.by_cgroup.get(&cgroup);
+        if known.is_none_or(|known| known.number != number) {
+            self.by_cgroup.insert(cgroup, Baseline::whole(number));
+        }
+    }
+
+    /// Forgets cgroups that are gone.
+    pub fn retain(&mut self, alive: &BTreeSet<CgroupId>) {
+        self.by_cgroup.retain(|cgroup, _| alive.contains(cgroup));
+    }
+}
