@@ -160,6 +160,11 @@ pub fn detach(places: &Places, args: DetachArgs) -> Result<ExitCode> {
         "an agent answers at {}, and would attach everything again; stop it first",
         socket.display()
     );
+    let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    if args.hold {
+        // They wait for us from here on, also where we are PID 1, which has no default for them.
+        ends.thread_block().context("block SIGTERM and SIGINT")?;
+    }
     let done = bpf::detach(&places.bpffs).context("take programs and tables off")?;
     let off = [("link", &done.links), ("map", &done.maps), ("directory", &done.directories)];
     let off = off.into_iter().flat_map(|(what, paths)| paths.iter().map(move |path| (what, path)));
@@ -178,17 +183,9 @@ pub fn detach(places: &Places, args: DetachArgs) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     if args.hold {
-        hold()?;
+        ends.wait().context("wait for SIGTERM or SIGINT")?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Waits for SIGTERM or SIGINT.
-fn hold() -> Result<()> {
-    let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
-    // Blocked, they wait for us also where we are PID 1, which has no default for them.
-    ends.thread_block().context("block SIGTERM and SIGINT")?;
-    ends.wait().map(drop).context("wait for SIGTERM or SIGINT")
 }
 
 fn remove_cgroups(places: &Places) -> Result<String> {

@@ -94,6 +94,11 @@ fn run_all(args: &Args, artifacts: &Artifacts, summary: &mut Summary) {
     let host = host();
     summary.step("generated files", || codegen::run(&codegen::Args::CHECK));
     summary.stage("unit and property tests", &host, unit);
+    let skipped = skipped_units();
+    if skipped > 0 {
+        summary
+            .leave_out(skipped, "measurements among the unit tests, run by hand (docs/scale.md)");
+    }
     summary.stage("examples in the documentation", &host, documentation);
     summary.stage("fuzzing", &host, || {
         fuzz::short(&logs()).map(|(passed, problems)| Tally { passed, problems })
@@ -174,10 +179,17 @@ fn unit() -> Result<Tally> {
     nextest_tally(finished, &log)
 }
 
+/// Tests that are marked as ignored, in the last run of [`unit`]; 0 where it left no summary,
+/// which has been told as a failure.
+fn skipped_units() -> usize {
+    let text = fs::read_to_string(logs().join("unit.log")).unwrap_or_default();
+    libtest::nextest_totals(&text).map_or(0, |[_, _, skipped]| skipped)
+}
+
 /// What nextest says in its log.
 fn nextest_tally(finished: stage::Finished, log: &std::path::Path) -> Result<Tally> {
     let text = fs::read_to_string(log).context("read the log of the tests")?;
-    let Some([passed, failed]) = libtest::nextest_totals(&text) else {
+    let Some([passed, failed, _]) = libtest::nextest_totals(&text) else {
         return Err(finished.success().err().unwrap_or_else(|| no_summary(log)));
     };
     let mut problems = failures(&text);

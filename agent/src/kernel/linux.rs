@@ -57,21 +57,10 @@ impl LinuxKernel {
         Ok(id.0)
     }
 
-    /// Somebody who removes our root or our pins takes the attachments with them. What this
-    /// process still holds then is nobody else's any more; another start makes it anew.
     fn must_be_whole(&self) -> Result<(), KernelError> {
-        let gone = if self.tree.is_replaced().map_err(|error| cgroup(&error))? {
-            format!("root {} of the virtual clusters", self.tree.path().display())
-        } else if !self.bpf.is_pinned() {
-            "pins of the kernel tables".to_owned()
-        } else {
-            return Ok(());
-        };
-        Err(KernelError {
-            subject: "node".to_owned(),
-            message: format!("somebody removed the {gone}; the agent ends, to be started again"),
-            needs_restart: true,
-        })
+        let replaced = self.tree.is_replaced().map_err(|error| cgroup(&error))?;
+        let root = || format!("root {} of the virtual clusters", self.tree.path().display());
+        tables::must_be_whole(&self.bpf, replaced.then(root))
     }
 
     fn apply_to_tables(&self, step: &Step) -> Result<(), KernelError> {

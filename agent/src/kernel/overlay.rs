@@ -38,18 +38,9 @@ impl OverlayKernel {
 
     /// The kubelet makes its root when it starts on a fresh node; the programs go with the old one.
     fn must_be_whole(&self) -> Result<(), KernelError> {
-        let gone = if self.tree.is_replaced().map_err(|error| cgroup(&error))? {
-            format!("the kubelet's root {}", self.tree.path().display())
-        } else if !self.bpf.is_pinned() {
-            "pins of the kernel tables".to_owned()
-        } else {
-            return Ok(());
-        };
-        Err(KernelError {
-            subject: "node".to_owned(),
-            message: format!("somebody removed the {gone}; the agent ends, to be started again"),
-            needs_restart: true,
-        })
+        let replaced = self.tree.is_replaced().map_err(|error| cgroup(&error))?;
+        let root = || format!("root of the kubelet at {}", self.tree.path().display());
+        tables::must_be_whole(&self.bpf, replaced.then(root))
     }
 
     fn directory(&self, path: &PodPath) -> PathBuf {

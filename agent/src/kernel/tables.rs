@@ -38,6 +38,22 @@ pub(super) fn observe(bpf: &Bpf) -> Result<ObservedNetwork, KernelError> {
     })
 }
 
+/// Somebody who removes a root or our pins takes the attachments with them. What this process still
+/// holds then is nobody else's any more; another start makes it anew. `replaced`: the root that is
+/// another one now.
+pub(super) fn must_be_whole(bpf: &Bpf, replaced: Option<String>) -> Result<(), KernelError> {
+    let gone = match replaced {
+        Some(root) => root,
+        None if !bpf.is_pinned() => "pins of the kernel tables".to_owned(),
+        None => return Ok(()),
+    };
+    Err(KernelError {
+        subject: "node".to_owned(),
+        message: format!("somebody removed the {gone}; the agent ends, to be started again"),
+        needs_restart: true,
+    })
+}
+
 fn collect<K: Ord, V>(entries: Vec<(K, V)>) -> BTreeMap<K, V> {
     entries.into_iter().collect()
 }

@@ -80,7 +80,7 @@ impl Agents {
             // No pod is placed anywhere else yet.
             overlay_pods: count(present.pods),
             host_network_pods: count(present.host_network),
-            without_nri: false,
+            without_nri: status.is_some_and(|it| it.reasons.iter().any(|it| it.subject == "nri")),
         }
     }
 }
@@ -321,6 +321,21 @@ mod tests {
         assert_eq!((weak.status.as_str(), weak.reason.as_str()), ("True", "AddressesUnclear"));
         assert!(weak.message.contains("a range is not known"));
         assert!(now[0].news.iter().any(|it| it.type_ == "BoundaryWeak"));
+    }
+
+    #[test]
+    fn a_node_whose_agent_has_no_runtime_to_ask_makes_a_boundary_weak() {
+        let connected = v1::node::Connection::Connected;
+        let reason = |agents: &Agents| {
+            let status = read(&wanted(&picture("Enforce", "2"), agents, &at(1))[0]);
+            condition(&status, Kind::BoundaryWeak).reason.clone()
+        };
+        let mut agents = agents(State::Applied, connected);
+        assert_eq!(reason(&agents), "NothingKnown");
+        let node = agents.0.get_mut("n").unwrap();
+        let nri = v1::Reason { subject: "nri".to_owned(), message: "not connected".to_owned() };
+        node.status.as_mut().unwrap().reasons.push(nri);
+        assert_eq!(reason(&agents), "NoNRI");
     }
 
     #[test]

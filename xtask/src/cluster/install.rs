@@ -29,6 +29,7 @@ pub(super) const PLAIN: &str = "plain";
 /// How long our programs may take to be ready.
 const PATIENCE: Duration = Duration::from_mins(4);
 
+const NAMESPACES: &str = include_str!("namespaces.yaml");
 const OBJECTS: &str = include_str!("objects.yaml");
 const WORKLOAD: &str = include_str!("workload.yaml");
 
@@ -47,7 +48,7 @@ impl<'a> Installed<'a> {
             Ok(())
         })?;
         progress::during("Pods that run before anything is installed", |_| {
-            cluster.apply(OBJECTS_WITHOUT_OURS)?;
+            cluster.apply(NAMESPACES)?;
             for namespace in TEAMS.iter().chain([&PLAIN]) {
                 cluster.apply(&WORKLOAD.replace("NAMESPACE", namespace))?;
             }
@@ -110,21 +111,6 @@ impl<'a> Installed<'a> {
         }
     }
 }
-
-/// Namespaces alone: pods of virtual clusters that are not described yet.
-const OBJECTS_WITHOUT_OURS: &str = "\
-apiVersion: v1
-kind: Namespace
-metadata: {name: team-a}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: team-b}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: plain}
-";
 
 fn program<'a>(artifacts: &'a Artifacts, name: &str) -> Result<&'a Path> {
     let path = artifacts.programs.get(name);

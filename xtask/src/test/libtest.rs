@@ -69,13 +69,13 @@ pub(crate) fn totals(output: &str) -> [usize; 3] {
     totals
 }
 
-/// How many passed and failed, by nextest's line `Summary [ 1.2s] 9 tests run: 8 passed, …`;
+/// How many passed, failed and were left out, by nextest's line `Summary [ 1.2s] 9 tests run: 8 passed, …`;
 /// tests that it had to end count as failed. `None`: it did not come so far.
-pub(crate) fn nextest_totals(output: &str) -> Option<[usize; 2]> {
+pub(crate) fn nextest_totals(output: &str) -> Option<[usize; 3]> {
     let line = output.lines().rev().find(|line| line.trim_start().starts_with("Summary ["))?;
     let run = number_before(line, " test run:").max(number_before(line, " tests run:"));
     let passed = number_before(line, " passed");
-    Some([passed, run.saturating_sub(passed)])
+    Some([passed, run.saturating_sub(passed), number_before(line, " skipped")])
 }
 
 /// The number that stands before these words, 0 where there is none.
@@ -130,9 +130,9 @@ mod tests {
     fn nextest_is_read_by_its_summary() {
         let output = "   PASS [ 0.01s] a b\n------------\n     Summary [   1.234s] 123 tests run: \
                       120 passed (2 slow), 2 failed, 1 timed out, 9 skipped\n";
-        assert_eq!(nextest_totals(output), Some([120, 3]));
+        assert_eq!(nextest_totals(output), Some([120, 3, 9]));
         let one = "     Summary [   0.1s] 1 test run: 1 passed, 0 skipped\n";
-        assert_eq!(nextest_totals(one), Some([1, 0]));
+        assert_eq!(nextest_totals(one), Some([1, 0, 0]));
         assert_eq!(nextest_totals("error: no tests"), None);
     }
 }

@@ -209,6 +209,20 @@ fn what_makes_the_boundary_weaker_is_listed() {
     says(&left_out, Kind::BoundaryWeak, Holds::True, "NamespaceLeftOut", &["namespace x"]);
 }
 
+/// What was asked for and no node does is never taken for done.
+#[test]
+fn a_denial_of_pods_of_nobody_that_no_node_enforces_is_told() {
+    let name = name();
+    let closed = definition("{network: {mode: Enforce, unknown: Deny}}");
+    let nodes = [node("n1")];
+    let weak = known(&name, &closed, &nodes);
+    let parts = ["spec.network.unknown", "not enforced", "virtual cluster of their own"];
+    says(&weak, Kind::BoundaryWeak, Holds::True, "UnknownAllowed", &parts);
+    let open = definition("{network: {mode: Enforce, unknown: Allow}}");
+    let as_asked = known(&name, &open, &nodes);
+    says(&as_asked, Kind::BoundaryWeak, Holds::False, "NothingKnown", &["is allowed"]);
+}
+
 #[test]
 fn without_pods_nothing_is_claimed() {
     let (name, definition) = (name(), definition(ENFORCE));

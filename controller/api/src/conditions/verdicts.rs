@@ -254,6 +254,12 @@ fn boundary_weak(known: &Known<'_>) -> Verdict {
             ),
         ));
     }
+    if known.definition.is_some_and(|it| it.unknown == Unknown::Deny) {
+        let message = "spec.network.unknown Deny is not enforced yet: traffic with pods and Services \
+                       of no virtual cluster passes; put these into a virtual cluster of their own \
+                       to keep them out";
+        weak.push(("UnknownAllowed", message.to_owned()));
+    }
     if !known.warnings.is_empty() {
         weak.push(("NamespaceLeftOut", listed(known.warnings.iter().cloned())));
     }
