@@ -100,6 +100,21 @@ impl<'a> Installed<'a> {
         })
     }
 
+    /// The agents' pods, by node.
+    pub(super) fn agents(&self) -> Result<Vec<Pod>> {
+        pods::find(self.cluster, OURS, "app.kubernetes.io/name=bulkhead-agent")
+    }
+
+    /// What each agent says of the pods of its node, as lines.
+    pub(super) fn registered(&self) -> Result<Vec<String>> {
+        let said = |agent: Pod| {
+            let status = agent.exec(self.cluster, &["/usr/bin/bulkhead-agent", "status"])?;
+            let lines = status.lines().filter(|line| line.starts_with("pods of "));
+            Ok(lines.map(|line| line.split(',').next().unwrap_or(line)).collect::<Vec<_>>().join("; "))
+        };
+        self.agents()?.into_iter().map(said).collect()
+    }
+
     /// Keeps what our programs said, for whoever looks for the cause of a failure.
     pub(super) fn keep_logs(&self, dir: &Path) {
         for selector in ["bulkhead-agent", "bulkhead-controller"] {

@@ -64,9 +64,7 @@ pub(crate) fn controller_away(on: &Installed<'_>) -> Result<()> {
 
 /// Many pods come and go; nodes know no more members than before.
 pub(crate) fn pods_come_and_go(on: &Installed<'_>) -> Result<()> {
-    let members = || -> Result<Vec<String>> {
-        on.cluster.nodes().iter().map(|node| node.run(&["sh", "-c", COUNT])).collect()
-    };
+    let members = || on.registered();
     let before = members()?;
     let create = ["create", "deployment", "churn", "-n", TEAMS[1], "--image=localhost/busybox:1"];
     on.cluster.kubectl(&create)?;
@@ -82,7 +80,3 @@ pub(crate) fn pods_come_and_go(on: &Installed<'_>) -> Result<()> {
         Ok(true)
     })
 }
-
-/// How many pods the agent of a node has registered, as it says itself.
-const COUNT: &str = "nsenter -t $(pidof bulkhead-agent) -m /usr/bin/bulkhead-agent status --json \
-                     | tr ',' '\\n' | grep -c '\"uid\"' || true";
