@@ -6,6 +6,7 @@
 mod checks;
 mod install;
 mod pods;
+mod probes;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -55,7 +56,8 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
     Ok(())
 }
 
-const PROGRAMS: [&str; 2] = ["bulkhead-agent", "bulkhead-controller"];
+/// Names of packages, each of which has a program of that name.
+const PROGRAMS: [&str; 3] = ["bulkhead-agent", "bulkhead-controller", "bulkheadctl"];
 
 fn build(log: &Path) -> Result<Artifacts> {
     let mut arguments = vec!["--bins"];
@@ -76,17 +78,30 @@ const CHECKS: &[Check] = &[
     ("install-as-a-new-user", checks::first::is_installed),
     ("every-pod-is-registered", checks::first::every_pod_is_registered),
     ("observe-breaks-nothing", checks::first::observe_breaks_nothing),
+    ("preflight-knows-the-nodes", checks::operator::preflight_knows_the_nodes),
+    ("discover-finds-a-vcluster", checks::operator::discover_finds_a_vcluster),
+    ("what-would-be-refused-is-told", checks::operator::what_would_be_refused_is_told),
     ("enforce-stands", checks::enforce::stands),
+    ("columns-are-true", checks::operator::columns_are_true),
     ("own-traffic-flows", checks::enforce::own_traffic_flows),
     ("other-traffic-is-refused", checks::enforce::other_traffic_is_refused),
     ("nothing-arrives", checks::enforce::nothing_arrives),
     ("plain-pods-are-untouched", checks::enforce::plain_pods_are_untouched),
     ("probes-stay-up", checks::enforce::probes_stay_up),
     ("forged-labels-change-nothing", checks::identity::forged_labels_change_nothing),
+    ("host-network-pods-are-refused", checks::identity::host_network_pods_are_refused),
+    ("an-address-moves", checks::identity::an_address_moves),
+    ("an-invalid-object-changes-nothing", checks::identity::an_invalid_object_changes_nothing),
     ("a-new-pod-is-a-member-at-once", checks::identity::a_new_pod_is_a_member_at_once),
+    ("usage-is-told", checks::operator::usage_is_told),
+    ("a-team-sees-its-own", checks::operator::a_team_sees_its_own),
     ("agent-death-opens-nothing", checks::faults::agent_death_opens_nothing),
+    ("rollout-opens-nothing", checks::faults::a_rollout_opens_nothing),
+    ("containerd-restarts", checks::faults::containerd_restarts),
+    ("api-server-away", checks::faults::api_server_away),
     ("controller-away", checks::faults::controller_away),
     ("pods-come-and-go", checks::faults::pods_come_and_go),
+    ("off-and-back", checks::operator::off_and_back),
     ("uninstall-leaves-nothing", checks::last::uninstall_leaves_nothing),
 ];
 
@@ -94,6 +109,7 @@ const CHECKS: &[Check] = &[
 #[derive(Default)]
 pub(crate) struct Shown {
     pub(crate) passed: usize,
+    /// Names of checks.
     pub(crate) failed: Vec<&'static str>,
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod faults;
 mod kernel;
+mod kubernetes;
 mod libtest;
 mod must_run;
 mod shown;
@@ -33,8 +34,13 @@ use summary::{Summary, Tally};
 /// Turns on the tests that need a kernel; everywhere the same, so that nothing is built twice.
 const FEATURES: [&str; 2] = [
     "--features",
-    "bulkhead-tests/kernel,bulkhead-agent/fault-points,bulkhead-controller/fault-points",
+    "bulkhead-tests/kernel,bulkhead-agent/fault-points,bulkhead-controller/fault-points,\
+     bulkhead-controller/kube-tests",
 ];
+
+/// What needs neither a kernel of a certain kind nor a Kubernetes.
+const UNITS: &str = "not (package(bulkhead-tests) and binary(/^kernel_/)) \
+                     and not (package(bulkhead-controller) and binary(kubernetes))";
 
 /// Limits of stages.
 const UNIT_TIMEOUT: Duration = Duration::from_mins(10);
@@ -73,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let groups: &[Group] = if args.quick {
         &[Group::Bpf, Group::Test]
     } else {
-        &[Group::Bpf, Group::Test, Group::Lab]
+        &[Group::Bpf, Group::Test, Group::Lab, Group::Kubernetes]
     };
     if summary.step("setup", || setup::ensure(groups, args.yes))
         && summary.step("build-ebpf", || build_ebpf::run(&build_ebpf::Args::OURS))
@@ -133,6 +139,7 @@ fn run_all(args: &Args, artifacts: &Artifacts, summary: &mut Summary) {
         summary.leave_out(lists.oldest.len(), "kernel tests on kernel 6.1 (--quick)");
         summary.leave_out(2, "the demo and its sabotages (--quick)");
         summary.leave_out(1, "the fault histories (--quick)");
+        summary.leave_out(1, "the tests on a Kubernetes (--quick)");
         return;
     }
     shown::here(artifacts, &logs(), &host, summary);
@@ -147,6 +154,7 @@ fn run_all(args: &Args, artifacts: &Artifacts, summary: &mut Summary) {
     for plan in plans {
         vm::run(artifacts, &tests, plan, &logs(), summary);
     }
+    kubernetes::run(artifacts, &logs(), &host, summary);
 }
 
 /// Where logs go.
@@ -173,7 +181,7 @@ fn unit() -> Result<Tally> {
     let nextest = Cmd::tool("cargo-nextest", "run the tests")?
         .args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
         .args(FEATURES)
-        .args(["--filterset", "not (package(bulkhead-tests) and binary(/^kernel_/))"]);
+        .args(["--filterset", UNITS]);
     let output = Output::together(&log);
     let finished = stage::run("Running unit and property tests", nextest, UNIT_TIMEOUT, output)?;
     nextest_tally(finished, &log)

@@ -5,3 +5,4 @@ pub(super) mod faults;
 pub(super) mod first;
 pub(super) mod identity;
 pub(super) mod last;
+pub(super) mod operator;

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::pods::{self, Pod};
 use crate::build_ebpf;
+use crate::command::Cmd;
 use crate::demo::artifacts::Artifacts;
 use crate::demo::programs;
 use crate::dist::archive::Entry;
@@ -36,6 +38,8 @@ const WORKLOAD: &str = include_str!("workload.yaml");
 /// A cluster with everything on it.
 pub(super) struct Installed<'a> {
     pub(super) cluster: &'a Cluster,
+    /// The operators' command, on this machine.
+    ctl: PathBuf,
 }
 
 impl<'a> Installed<'a> {
@@ -68,7 +72,7 @@ impl<'a> Installed<'a> {
             cluster
                 .wait("our objects to be taken", PATIENCE, || cluster.apply(OBJECTS).map(|()| true))
         })?;
-        Ok(Self { cluster })
+        Ok(Self { cluster, ctl: program(artifacts, "bulkheadctl")?.to_owned() })
     }
 
     /// The pods of a team, or of nobody, in which a server answers, by node.
@@ -100,6 +104,34 @@ impl<'a> Installed<'a> {
         })
     }
 
+    /// Runs `bulkheadctl` as an administrator of the cluster would, over the API server's
+    /// forwarded port and with a token minted by it.
+    pub(super) fn ctl(&self, args: &[&str]) -> Result<String> {
+        self.ctl_command(args).read()
+    }
+
+    fn ctl_command(&self, args: &[&str]) -> Cmd {
+        Cmd::new(&self.ctl, "ask as operators do")
+            .args(["--kubernetes", "--timeout", "2m"])
+            .args(args)
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+    }
+
+    /// `preflight`, which ends with a status of its own where something will not be enforced.
+    pub(super) fn preflight(&self) -> Result<Value> {
+        let command = self.ctl_command(&["preflight", "--output", "json"]);
+        let output = command.into_command().output().context("run bulkheadctl preflight")?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        ensure!(matches!(output.status.code(), Some(0 | 1)), "preflight: {told}");
+        serde_json::from_slice(&output.stdout).context("preflight's answer is no JSON")
+    }
+
+    /// The same, and its answer as JSON.
+    pub(super) fn ctl_json(&self, args: &[&str]) -> Result<Value> {
+        let said = self.ctl(&[args, &["--output", "json"]].concat())?;
+        serde_json::from_str(&said).with_context(|| format!("{args:?} is no JSON: {said:?}"))
+    }
+
     /// The agents' pods, by node.
     pub(super) fn agents(&self) -> Result<Vec<Pod>> {
         pods::find(self.cluster, OURS, "app.kubernetes.io/name=bulkhead-agent")
@@ -110,7 +142,10 @@ impl<'a> Installed<'a> {
         let said = |agent: Pod| {
             let status = agent.exec(self.cluster, &["/usr/bin/bulkhead-agent", "status"])?;
             let lines = status.lines().filter(|line| line.starts_with("pods of "));
-            Ok(lines.map(|line| line.split(',').next().unwrap_or(line)).collect::<Vec<_>>().join("; "))
+            Ok(lines
+                .map(|line| line.split(',').next().unwrap_or(line))
+                .collect::<Vec<_>>()
+                .join("; "))
         };
         self.agents()?.into_iter().map(said).collect()
     }

@@ -15,6 +15,9 @@ them with the kernels that it runs on. `cargo xtask codegen --probe 6.1` asks a 
 tried on that machine. The reasons are below the tables.
 ";
 
+/// What no probe can ask: which runtimes tell of pods, and which of them were tried.
+const RUNTIMES: &str = include_str!("runtimes.md");
+
 /// The whole page.
 pub(crate) fn render(all: &[Answers]) -> String {
     let mut page = INTRODUCTION.to_owned();
@@ -35,6 +38,7 @@ pub(crate) fn render(all: &[Answers]) -> String {
         row(&mut page, feature, all);
     }
     reasons(&mut page, all);
+    page.push_str(RUNTIMES);
     page
 }
 

@@ -45,6 +45,11 @@ const MEMORY_BESIDE_NODES_MIB: u64 = 2048;
 
 const RESOLVER: &str = include_str!("kubernetes/node/resolver.yaml");
 
+/// Directory of the programs of this Kubernetes; builds them where they are not there yet.
+pub(crate) fn programs() -> Result<PathBuf> {
+    Ok(Programs::get()?.dir().to_owned())
+}
+
 /// What kind of cluster.
 pub(crate) struct Options {
     /// Where its files are, an absolute path; nothing may be there yet.

@@ -9,6 +9,7 @@
 mod floor;
 mod place;
 pub(crate) mod prober;
+mod stages;
 
 use std::path::PathBuf;
 use std::thread;
@@ -81,7 +82,7 @@ fn measure(size: Size, args: &Args, machine: &str) -> Result<Row> {
     }
     let p50 = quantile(&times, 0.5);
     eprintln!("{}: p50 {p50:.2} ms, p99 {:.2} ms", size.told(), quantile(&times, 0.99));
-    Ok(row(size, [&times, &gaps, &floors], machine))
+    Ok(Row { profile: place.stages()?, ..row(size, [&times, &gaps, &floors], machine) })
 }
 
 fn row(size: Size, [times, gaps, floors]: [&[f64]; 3], machine: &str) -> Row {

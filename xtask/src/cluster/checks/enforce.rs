@@ -10,9 +10,9 @@ const TRIES: usize = 10;
 
 /// Both virtual clusters are set to Enforce, and say that they are enforced.
 pub(crate) fn stands(on: &Installed<'_>) -> Result<()> {
-    let patch = r#"{"spec":{"network":{"mode":"Enforce"}}}"#;
-    for team in TEAMS {
-        on.cluster.kubectl(&["patch", "virtualcluster", team, "--type=merge", "-p", patch])?;
+    let told = on.ctl_json(&["enforce", TEAMS[0], TEAMS[1], "--yes", "--wait", "2m"])?;
+    for (team, one) in TEAMS.iter().zip(told["virtual_clusters"].as_array().into_iter().flatten()) {
+        ensure!(one["name"] == *team && one["outcome"] == "Applied", "{team}: {one}");
     }
     TEAMS.iter().try_for_each(|team| on.wait_condition(team, "Enforced", "True"))
 }

@@ -1,37 +1,75 @@
 //! What goes on while our own programs do not.
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::cluster::install::{Installed, OURS, TEAMS};
-use crate::cluster::pods::Answer;
+use crate::cluster::probes::Probes;
 
 /// How long something may take to be as it should again.
 pub(super) const WAIT: Duration = Duration::from_mins(3);
 
 /// An agent that is killed takes no verdict with it, and comes back.
 pub(crate) fn agent_death_opens_nothing(on: &Installed<'_>) -> Result<()> {
-    let from = on.web(TEAMS[0])?.remove(0);
-    let to = on.web(TEAMS[1])?;
-    let own = on.web(TEAMS[0])?;
-    let node = on.cluster.node(&from.node)?;
-    let pid = node.run(&["pidof", "bulkhead-agent"])?;
-    node.run(&["kill", "-9", pid.trim()])?;
-    for _ in 0..5 {
-        for pod in &to {
-            from.is_refused(on.cluster, &format!("{}:8080", pod.address))?;
-        }
-        for pod in &own {
-            let answer = from.get(on.cluster, &format!("{}:8080", pod.address))?;
-            ensure!(answer == Answer::Page(pod.name.clone()), "own traffic broke: {answer:?}");
-        }
+    let probes = Probes::start(on)?;
+    for node in on.cluster.nodes() {
+        let pid = node.run(&["pidof", "bulkhead-agent"])?;
+        node.run(&["kill", "-9", pid.trim()])?;
+        on.cluster.wait("another agent", WAIT, || {
+            let now = node.run(&["pidof", "bulkhead-agent"])?;
+            Ok(!now.trim().is_empty() && now != pid)
+        })?;
     }
+    agents_are_ready(on)?;
+    probes.end(5)
+}
+
+/// Agents replaced one node after the other, as an upgrade does: no gap in either direction.
+pub(crate) fn a_rollout_opens_nothing(on: &Installed<'_>) -> Result<()> {
+    let probes = Probes::start(on)?;
+    on.cluster.kubectl(&["rollout", "restart", "daemonset", "bulkhead-agent", "-n", OURS])?;
+    let status = ["rollout", "status", "daemonset", "bulkhead-agent", "-n", OURS, "--timeout=6m"];
+    on.cluster.kubectl(&status)?;
+    probes.end(10)
+}
+
+/// With no API server and no etcd verdicts stand, and so do connections that were allowed.
+pub(crate) fn api_server_away(on: &Installed<'_>) -> Result<()> {
+    let probes = Probes::start(on)?;
+    on.cluster.stop("kube-apiserver")?;
+    thread::sleep(AWAY);
+    on.cluster.resume("kube-apiserver")?;
+    on.cluster.wait("the API server", WAIT, || {
+        Ok(on.cluster.kubectl(&["get", "--raw", "/readyz"])? == "ok")
+    })?;
+    probes.end(10)?;
+    TEAMS.iter().try_for_each(|team| on.wait_condition(team, "Enforced", "True"))
+}
+
+/// A runtime that starts again tells its plugins of every pod anew: a later pod is a member, too.
+pub(crate) fn containerd_restarts(on: &Installed<'_>) -> Result<()> {
+    let probes = Probes::start(on)?;
+    let node = on.cluster.nodes().first().context("no node")?;
+    node.run(&["systemctl", "restart", "containerd"])?;
+    on.cluster.wait_nodes_ready(on.cluster.nodes().len())?;
+    on.cluster.wait("the agent to have its runtime again", WAIT, || {
+        let agents = on.agents()?;
+        let agent = agents.iter().find(|agent| agent.node == node.name()).context("no agent")?;
+        let status = agent.exec(on.cluster, &["/usr/bin/bulkhead-agent", "status"])?;
+        Ok(status.contains("runtime containerd"))
+    })?;
+    probes.end(5)?;
+    super::identity::a_new_pod_is_a_member_at_once(on)
+}
+
+/// How long the API server is away: longer than any time-out of a watch or a lease that is ours.
+const AWAY: Duration = Duration::from_secs(40);
+
+fn agents_are_ready(on: &Installed<'_>) -> Result<()> {
     let nodes = on.cluster.nodes().len();
-    on.cluster.wait_pods_ready(OURS, "app.kubernetes.io/name=bulkhead-agent", nodes)?;
-    let after = node.run(&["pidof", "bulkhead-agent"])?;
-    ensure!(after != pid, "the agent was not killed");
-    Ok(())
+    on.cluster.wait_pods_ready(OURS, "app.kubernetes.io/name=bulkhead-agent", nodes)
 }
 
 /// With no controller, verdicts stand and a new pod becomes a member.

@@ -1,9 +1,9 @@
 //! Who a pod belongs to, from its first moment on.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::cluster::install::{Installed, TEAMS};
-use crate::cluster::pods;
+use crate::cluster::pods::{self, Pod};
 
 /// Pods of team-b that wear everything that could make them somebody else's.
 const FORGED: &str = "\
@@ -46,6 +46,36 @@ spec:
     command: [sh, -c, \"wget -q -T 5 -O - http://OTHER:8080/ >/dev/null 2>&1; echo other $?; \
 wget -q -T 10 -O - http://OWN:8080/ >/dev/null; echo own $?; sleep 100000\"]
 ";
+
+/// A pod of team-a in the network of its node.
+const ON_THE_HOST: &str = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: on-the-host, namespace: team-a, labels: {app: on-the-host}}
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: idle, image: localhost/busybox:1, imagePullPolicy: Never, command: [sleep, \"100000\"]}
+";
+
+/// A pod that is put on one node by hand.
+const MOVED: &str = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: moved, namespace: NAMESPACE, labels: {app: moved}}
+spec:
+  nodeName: NODE
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: web
+    image: localhost/busybox:1
+    imagePullPolicy: Never
+    command: [sh, -c, \"hostname >/tmp/index.html && exec httpd -f -p 8080 -h /tmp\"]
+";
+
+/// What no version of the API server before CEL refuses, and the controller does.
+const INVALID: &str = r#"{"spec":{"members":{"namespaces":null,"addresses":["192.0.2.1"],"podSelector":{"matchLabels":{"a":"b"}}}}}"#;
 
 /// How many start at once.
 const STARTS: usize = 10;
@@ -91,4 +121,66 @@ pub(crate) fn a_new_pod_is_a_member_at_once(on: &Installed<'_>) -> Result<()> {
     let after = receiver.packets_received(on.cluster)?;
     ensure!(after == before, "{} packets arrived at another's pod", after - before);
     on.cluster.kubectl(&["delete", "pod", "-n", "team-a", "-l", "app=at-once"]).map(drop)
+}
+
+/// From a pod in its node's network, by pod address and by Service address.
+pub(crate) fn host_network_pods_are_refused(on: &Installed<'_>) -> Result<()> {
+    on.cluster.apply(ON_THE_HOST)?;
+    on.cluster.wait_pods_ready("team-a", "app=on-the-host", 1)?;
+    let from = pods::find(on.cluster, "team-a", "app=on-the-host")?.remove(0);
+    for pod in on.web(TEAMS[1])? {
+        from.is_refused(on.cluster, &format!("{}:8080", pod.address))?;
+    }
+    let service = on.field(&["service", "web", "-n", TEAMS[1]], "{.spec.clusterIP}")?;
+    from.is_refused(on.cluster, &service)?;
+    for pod in on.web(TEAMS[0])? {
+        from.reaches(on.cluster, &format!("{}:8080", pod.address))?;
+    }
+    on.wait_condition("team-a", "BoundaryWeak", "True")?;
+    on.cluster.kubectl(&["delete", "pod", "on-the-host", "-n", "team-a"])?;
+    on.wait_condition("team-a", "BoundaryWeak", "False")
+}
+
+/// An address of one virtual cluster that becomes another's is judged as the other's.
+pub(crate) fn an_address_moves(on: &Installed<'_>) -> Result<()> {
+    let node = on.cluster.nodes().first().context("no node")?;
+    let create = |namespace: &str| -> Result<Pod> {
+        on.cluster.apply(&MOVED.replace("NAMESPACE", namespace).replace("NODE", &node.name()))?;
+        on.cluster.wait_pods_ready(namespace, "app=moved", 1)?;
+        Ok(pods::find(on.cluster, namespace, "app=moved")?.remove(0))
+    };
+    let first = create(TEAMS[0])?;
+    let place = format!("{}:8080", first.address);
+    let [a, b] = TEAMS.map(|team| on.web(team));
+    let (a, b) = (a?, b?);
+    a.iter().try_for_each(|pod| pod.reaches(on.cluster, &place).map(drop))?;
+    b.iter().try_for_each(|pod| pod.is_refused(on.cluster, &place))?;
+    on.cluster.kubectl(&["delete", "pod", "moved", "-n", TEAMS[0]])?;
+    // The plugin gives addresses in turn: it shall think that the one before was the last.
+    let before = first.address.rsplit_once('.').context("no IPv4 address")?;
+    let last = before.1.parse::<u8>().context("no IPv4 address")? - 1;
+    let script = format!(
+        "for file in /var/lib/cni/networks/*/last_reserved_ip.0; do printf %s {}.{last} >$file; done",
+        before.0
+    );
+    node.run(&["sh", "-c", &script])?;
+    let second = create(TEAMS[1])?;
+    ensure!(second.address == first.address, "it has {} instead", second.address);
+    b.iter().try_for_each(|pod| pod.reaches(on.cluster, &place).map(drop))?;
+    a.iter().try_for_each(|pod| pod.is_refused(on.cluster, &place))?;
+    on.cluster.kubectl(&["delete", "pod", "moved", "-n", TEAMS[1]]).map(drop)
+}
+
+/// What was valid last stands, and the object says what is wrong.
+pub(crate) fn an_invalid_object_changes_nothing(on: &Installed<'_>) -> Result<()> {
+    let patch = |patch: &str| {
+        on.cluster.kubectl(&["patch", "virtualcluster", "team-a", "--type=merge", "-p", patch])
+    };
+    patch(INVALID)?;
+    on.wait_condition("team-a", "Ready", "False")?;
+    super::enforce::other_traffic_is_refused(on)?;
+    let valid =
+        r#"{"spec":{"members":{"namespaces":["team-a"],"addresses":null,"podSelector":null}}}"#;
+    patch(valid)?;
+    on.wait_condition("team-a", "Ready", "True")
 }

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use bulkhead_tests::sandbox::{Host, Sandbox};
 
 use super::Size;
 use super::prober::{Verdict, now};
+use super::stages::{self, Span};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -41,6 +42,8 @@ pub(super) struct Place {
     home: Home,
     /// Whether datagrams are denied now.
     denied: bool,
+    /// When each change was.
+    spans: Vec<Span>,
 }
 
 impl Place {
@@ -84,6 +87,7 @@ impl Place {
             _sandbox: sandbox,
             home,
             denied: false,
+            spans: Vec::new(),
         };
         while !place.denied {
             place.denied = place.verdict().context("wait until the prober is denied")?.denied;
@@ -103,6 +107,7 @@ impl Place {
     /// the prober's last datagram with the old verdict was before its first with the new.
     pub(super) fn change(&mut self) -> Result<(Duration, Duration)> {
         let (beside, path) = self.home.prepare_prober(self.denied)?;
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let begun = now();
         fs::rename(&beside, &path).with_context(|| format!("replace {}", path.display()))?;
         let verdict = self.verdict()?;
@@ -112,7 +117,17 @@ impl Place {
         self.denied = verdict.denied;
         let at = Duration::from_nanos(verdict.at);
         let took = at.checked_sub(begun).context("the verdict changed before the file")?;
+        self.spans.push(Span { begun: since_epoch, judged: since_epoch + took });
         Ok((took, at.saturating_sub(Duration::from_nanos(verdict.before))))
+    }
+
+    /// Where the time of the changes went.
+    pub(super) fn stages(&self) -> Result<String> {
+        let log = |process: &Process| {
+            let log = process.log.as_ref().context("it has no log")?;
+            fs::read_to_string(log).with_context(|| format!("read {}", log.display()))
+        };
+        stages::told(&self.spans, &log(&self.controller)?, &log(&self.agent)?)
     }
 
     fn verdict(&self) -> Result<Verdict> {
