@@ -1,6 +1,7 @@
 //! What people write on the command line.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -177,6 +178,10 @@ pub struct RunArgs {
     #[arg(long, env = "BULKHEAD_NRI_SOCKET", value_name = "PATH",
           default_value = bulkhead_nri::DEFAULT_SOCKET)]
     pub nri_socket: PathBuf,
+    /// Answers probes over HTTP here: `/healthz` (it runs), `/readyz` (it enforces). Not at all
+    /// when not given.
+    #[arg(long, env = "BULKHEAD_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
+    pub health_listen: Option<SocketAddr>,
     /// How many addresses the kernel table holds. Fixed once pinned: `detach` to change it.
     #[arg(long, env = "BULKHEAD_MAX_ADDRESSES", value_name = "N", default_value = "131072")]
     pub max_addresses: u32,

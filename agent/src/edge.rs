@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, Admin, PodsStatus};
 use crate::args::{Places, RunArgs};
+use crate::health;
 use crate::journal::Reader;
 use crate::owner::Event;
 use crate::report::{self, ReportEvent, ReportOptions};
@@ -57,6 +58,7 @@ async fn serve(edge: Edge, places: &Places, args: &RunArgs) -> Result<()> {
     let (connect, connected) = watch::channel(false);
     let (events, inbox) = mpsc::channel(WAITING_EVENTS);
     let mut owner_status = edge.status.clone();
+    let edge_status = edge.status.clone();
     let admin = Admin {
         node: edge.node.clone(),
         facts: edge.facts.clone(),
@@ -99,6 +101,11 @@ async fn serve(edge: Edge, places: &Places, args: &RunArgs) -> Result<()> {
         let served = admin::serve(admin, &places.run_dir, stopped()).await;
         served.context("serve the agent's socket")
     };
+    let health = async {
+        let Some(address) = args.health_listen else { return Ok(()) };
+        let served = health::serve(address, edge_status, stopped()).await;
+        served.context("answer probes")
+    };
     let report = async {
         report::run(report, events).await;
         Ok(())
@@ -114,7 +121,7 @@ async fn serve(edge: Edge, places: &Places, args: &RunArgs) -> Result<()> {
         Ok(())
     };
     tokio::select! {
-        done = async { tokio::try_join!(signalled, admin, report, carry) } => done.map(drop),
+        done = async { tokio::try_join!(signalled, admin, health, report, carry) } => done.map(drop),
         ended = owner_lives => ended,
     }
 }

@@ -8,6 +8,7 @@ pub mod command;
 pub mod cycle;
 pub mod edge;
 pub mod faults;
+pub mod health;
 pub mod inventory;
 pub mod journal;
 pub mod kernel;

@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use super::print;
 use crate::admin;
 use crate::args::{Expected, Places, StatusArgs};
+use crate::health;
 
 /// Prints what the running agent would do now.
 pub fn plan(places: &Places) -> Result<ExitCode> {
@@ -42,15 +43,9 @@ pub fn status(places: &Places, args: StatusArgs) -> Result<ExitCode> {
 
 /// Whether the node is as a probe expects.
 fn is(expected: Expected, answer: &v1::GetStatusResponse) -> bool {
-    let status = answer.status.clone().unwrap_or_default();
-    let stands = |one: &v1::VirtualClusterNodeStatus| {
-        matches!(State::try_from(one.state), Ok(State::Applied | State::Degraded))
-    };
     match expected {
         Expected::Running => true,
-        Expected::Enforcing => {
-            status.applied_generation != 0 && status.virtual_clusters.iter().all(stands)
-        }
+        Expected::Enforcing => answer.status.as_ref().is_some_and(health::is_enforcing),
     }
 }
 

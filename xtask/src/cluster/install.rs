@@ -34,6 +34,7 @@ const PATIENCE: Duration = Duration::from_mins(4);
 const NAMESPACES: &str = include_str!("namespaces.yaml");
 const OBJECTS: &str = include_str!("objects.yaml");
 const WORKLOAD: &str = include_str!("workload.yaml");
+const QUIET: &str = include_str!("quiet.yaml");
 
 /// A cluster with everything on it.
 pub(super) struct Installed<'a> {
@@ -56,11 +57,11 @@ impl<'a> Installed<'a> {
             for namespace in TEAMS.iter().chain([&PLAIN]) {
                 cluster.apply(&WORKLOAD.replace("NAMESPACE", namespace))?;
             }
+            cluster.apply(&QUIET.replace("NAMESPACE", TEAMS[1]))?;
             for namespace in TEAMS.iter().chain([&PLAIN]) {
                 cluster.wait_pods_ready(namespace, "app=web", cluster.nodes().len())?;
-                cluster.wait_pods_ready(namespace, "app=quiet", cluster.nodes().len())?;
             }
-            Ok(())
+            cluster.wait_pods_ready(TEAMS[1], "app=quiet", cluster.nodes().len())
         })?;
         progress::during("Installing by the manifests", |_| {
             let overlay = paths::root().join("deploy/overlays/ephemeral");

@@ -22,7 +22,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::command::Cmd;
 use crate::paths;
@@ -225,7 +225,13 @@ impl Cluster {
 
     /// Loads container images into every node.
     pub(crate) fn load(&self, archive: &Path) -> Result<()> {
-        self.nodes.iter().try_for_each(|node| node.load(archive))
+        thread::scope(|scope| {
+            let loads: Vec<_> =
+                self.nodes.iter().map(|node| scope.spawn(|| node.load(archive))).collect();
+            loads.into_iter().try_for_each(|load| {
+                load.join().map_err(|_| anyhow!("a thread that loads an image panicked"))?
+            })
+        })
     }
 
     /// Ends a process of the cluster (`kube-apiserver`, `etcd`, `node-2`) until `resume`.

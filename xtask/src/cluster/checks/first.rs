@@ -14,7 +14,7 @@ pub(crate) fn is_installed(on: &Installed<'_>) -> Result<()> {
     on.cluster.wait_pods_ready(OURS, "app.kubernetes.io/name=bulkhead-agent", nodes)?;
     for team in TEAMS {
         on.wait_condition(team, "Ready", "True")?;
-        on.wait_condition(team, "LimitsEnforced", "False")?;
+        on.wait_condition(team, "Enforced", "False")?;
     }
     Ok(())
 }

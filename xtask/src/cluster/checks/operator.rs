@@ -81,7 +81,7 @@ pub(crate) fn discover_finds_a_vcluster(on: &Installed<'_>) -> Result<()> {
     let found = on.ctl(&["discover"])?;
     ensure!(found.contains("vcluster-dev"), "{found}");
     on.cluster.apply(&found)?;
-    let names = on.cluster.kubectl(&["get", "bvc", "-o", "name"])?;
+    let names = on.cluster.kubectl(&["get", "virtualclusters", "-o", "name"])?;
     let made = names.lines().find(|name| !TEAMS.iter().any(|team| name.ends_with(team)));
     let made = made.with_context(|| format!("no VirtualCluster was made of {found}"))?;
     on.cluster.kubectl(&["delete", made])?;
@@ -106,12 +106,14 @@ pub(crate) fn what_would_be_refused_is_told(on: &Installed<'_>) -> Result<()> {
 
 /// `kubectl get bvc`: mode, pods and nodes as they are.
 pub(crate) fn columns_are_true(on: &Installed<'_>) -> Result<()> {
+    // kubectl keeps for ten minutes what kinds there are; this asks anew.
+    on.cluster.kubectl(&["api-resources", "--api-group=bulkhead.dev"])?;
     let table = on.cluster.kubectl(&["get", "bvc"])?;
     let mut lines = table.lines();
     let header: Vec<&str> = lines.next().context("no header")?.split_whitespace().collect();
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split_whitespace().collect()).collect();
-    let pods = on.cluster.nodes().len() * 2;
     for team in TEAMS {
+        let pods = on.web(team)?.len() + on.quiet(team)?.len();
         let row = rows.iter().find(|row| row[0] == team).with_context(|| table.clone())?;
         let of = |name: &str| header.iter().position(|word| *word == name).map(|at| row[at]);
         ensure!(of("MODE") == Some("Enforce"), "{table}");
