@@ -118,7 +118,7 @@ pub struct DetachArgs {
     /// Also remove the cgroups, if no process is left in them.
     #[arg(long)]
     pub cgroups: bool,
-    /// When all is off, stay until told to end: for a DaemonSet, which has no jobs that are done.
+    /// When all is off, stay until told to end: for a `DaemonSet`, which has no jobs that are done.
     #[arg(long)]
     pub hold: bool,
 }

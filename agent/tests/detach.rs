@@ -14,7 +14,7 @@ fn detach(place: &std::path::Path) -> Command {
     command
 }
 
-/// A DaemonSet starts again what has ended.
+/// A `DaemonSet` starts again what has ended.
 #[test]
 fn when_all_is_off_it_stays_until_it_is_told_to_end() {
     let place = tempfile::tempdir().unwrap();

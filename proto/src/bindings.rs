@@ -34,7 +34,7 @@ pub struct MessageError {
     pub object: &'static str,
     /// Which one, as it came.
     pub name: String,
-    /// Path of the field ("pod_selector[0].key").
+    /// Path of the field (`pod_selector[0].key`).
     pub field: String,
     /// What is wrong with it.
     pub problem: String,

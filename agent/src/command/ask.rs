@@ -189,12 +189,12 @@ mod tests {
             state: i32::from(*state),
             ..v1::VirtualClusterNodeStatus::default()
         };
-        let status = v1::NodeStatus {
+        let node = v1::NodeStatus {
             applied_generation: generation,
             virtual_clusters: states.iter().map(one).collect(),
             ..v1::NodeStatus::default()
         };
-        v1::GetStatusResponse { status: Some(status), ..v1::GetStatusResponse::default() }
+        v1::GetStatusResponse { status: Some(node), ..v1::GetStatusResponse::default() }
     }
 
     #[test]

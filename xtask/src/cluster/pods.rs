@@ -1,5 +1,6 @@
 //! Pods of the workload, and what they reach.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +25,28 @@ pub(super) enum Answer {
     Refused,
     /// Something else; what the client said.
     Failed(String),
+}
+
+impl Answer {
+    fn of(text: &str, status: &str) -> Self {
+        match status.trim() {
+            "0" => Self::Page(text.to_owned()),
+            _ if text.contains("not permitted") => Self::Refused,
+            _ => Self::Failed(text.to_owned()),
+        }
+    }
+}
+
+/// "team-a/web-x on node-1"
+impl fmt::Display for Pod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} on {}", self.namespace, self.name, self.node)
+    }
+}
+
+/// Where each of them answers.
+pub(super) fn places(pods: &[Pod]) -> Vec<String> {
+    pods.iter().map(|pod| format!("{}:8080", pod.address)).collect()
 }
 
 /// Every running pod with these labels, by node.
@@ -53,43 +76,54 @@ impl Pod {
         Ok(cluster.kubectl(&[&kubectl[..], words].concat())?.trim().to_owned())
     }
 
-    /// Asks for a page once.
-    pub(super) fn get(&self, cluster: &Cluster, place: &str) -> Result<Answer> {
-        let script = format!("wget -q -T 5 -O - http://{place}/ 2>&1; echo \" status $?\"");
+    /// Asks each place for its page, once and one after the other.
+    pub(super) fn ask(&self, cluster: &Cluster, places: &[String]) -> Result<Vec<Answer>> {
+        let ask =
+            |place: &String| format!("wget -q -T 5 -O - http://{place}/ 2>&1; echo \" status $?\"");
+        // One command for all: starting one in a pod of an emulated node takes seconds.
+        let script = places.iter().map(ask).collect::<Vec<_>>().join("; ");
         let said = self.exec(cluster, &["sh", "-c", &script])?;
-        let (text, status) = said.rsplit_once(" status ").context("the client says no status")?;
-        let text = text.trim();
-        Ok(match status {
-            "0" => Answer::Page(text.to_owned()),
-            _ if text.contains("not permitted") => Answer::Refused,
-            _ => Answer::Failed(text.to_owned()),
-        })
+        let mut rest = said.as_str();
+        let mut answers = Vec::new();
+        while let Some((text, after)) = rest.split_once(" status ") {
+            let (status, after) = after.split_once('\n').unwrap_or((after, ""));
+            answers.push(Answer::of(text.trim(), status));
+            rest = after;
+        }
+        ensure!(answers.len() == places.len(), "{} answers to {places:?}: {said}", answers.len());
+        Ok(answers)
     }
 
-    /// Asks until there is a page, which may take as long as a change needs to get around.
-    pub(super) fn reaches(&self, cluster: &Cluster, place: &str) -> Result<String> {
-        let mut page = String::new();
-        let what = format!("{}/{} on {} to reach {place}", self.namespace, self.name, self.node);
-        cluster.wait(&what, Duration::from_secs(40), || match self.get(cluster, place)? {
-            Answer::Page(text) => {
-                page = text;
-                Ok(true)
+    /// Asks one place once.
+    pub(super) fn get(&self, cluster: &Cluster, place: &str) -> Result<Answer> {
+        let mut answers = self.ask(cluster, &[place.to_owned()])?;
+        answers.pop().context("no answer")
+    }
+
+    /// Asks until each place has given a page, which may take as long as a change needs to get
+    /// around.
+    pub(super) fn reaches(&self, cluster: &Cluster, places: &[String]) -> Result<Vec<String>> {
+        let mut pages = Vec::new();
+        let what = format!("{self} to reach {places:?}");
+        cluster.wait(&what, Duration::from_secs(40), || {
+            pages.clear();
+            for (place, answer) in places.iter().zip(self.ask(cluster, places)?) {
+                match answer {
+                    Answer::Page(text) => pages.push(text),
+                    other => anyhow::bail!("{place}: {other:?}"),
+                }
             }
-            other => anyhow::bail!("{other:?}"),
+            Ok(true)
         })?;
-        Ok(page)
+        Ok(pages)
     }
 
-    /// Asks once, and that is refused.
-    pub(super) fn is_refused(&self, cluster: &Cluster, place: &str) -> Result<()> {
-        let answer = self.get(cluster, place)?;
-        ensure!(
-            answer == Answer::Refused,
-            "{}/{} on {} asked {place}, which should be refused: {answer:?}",
-            self.namespace,
-            self.name,
-            self.node
-        );
+    /// Asks once, and each is refused.
+    pub(super) fn is_refused(&self, cluster: &Cluster, places: &[String]) -> Result<()> {
+        for (place, answer) in places.iter().zip(self.ask(cluster, places)?) {
+            let refused = answer == Answer::Refused;
+            ensure!(refused, "{self} asked {place}, which should be refused: {answer:?}");
+        }
         Ok(())
     }
 

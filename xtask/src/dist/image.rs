@@ -2,6 +2,7 @@
 //! import (<https://github.com/opencontainers/image-spec/blob/main/image-layout.md>).
 
 use std::env;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -110,7 +111,11 @@ struct Blob {
 
 impl Blob {
     fn new(content: Vec<u8>) -> Self {
-        let digest = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut digest = String::new();
+        for byte in Sha256::digest(&content) {
+            // Writing to a String cannot fail.
+            let _ = write!(digest, "{byte:02x}");
+        }
         Self { content, digest }
     }
 

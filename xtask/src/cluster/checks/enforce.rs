@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::cluster::install::{Installed, PLAIN, TEAMS};
-use crate::cluster::pods::Answer;
+use crate::cluster::pods::{Answer, places};
 
 /// How many requests nobody may receive a packet of.
 const TRIES: usize = 10;
@@ -22,16 +22,15 @@ pub(crate) fn own_traffic_flows(on: &Installed<'_>) -> Result<()> {
     for team in TEAMS {
         let pods = on.web(team)?;
         let service = on.field(&["service", "web", "-n", team], "{.spec.clusterIP}")?;
+        let mut all = places(&pods);
+        all.extend([service, "web".to_owned(), format!("web.{team}.svc.cluster.local")]);
         for from in &pods {
-            for to in &pods {
-                let page = from.reaches(on.cluster, &format!("{}:8080", to.address))?;
-                ensure!(page == to.name, "{} got {page:?} from {}", from.name, to.name);
+            let pages = from.reaches(on.cluster, &all)?;
+            for (to, page) in pods.iter().zip(&pages) {
+                ensure!(*page == to.name, "{from} got {page:?} from {to}");
             }
-            for place in
-                [service.clone(), "web".to_owned(), format!("web.{team}.svc.cluster.local")]
-            {
-                let page = from.reaches(on.cluster, &place)?;
-                ensure!(pods.iter().any(|pod| pod.name == page), "{page:?} from {place}");
+            for (place, page) in all.iter().zip(&pages).skip(pods.len()) {
+                ensure!(pods.iter().any(|pod| pod.name == *page), "{page:?} from {place}");
             }
         }
     }
@@ -41,13 +40,9 @@ pub(crate) fn own_traffic_flows(on: &Installed<'_>) -> Result<()> {
 /// By pod address on the same and on another node, and by Service address.
 pub(crate) fn other_traffic_is_refused(on: &Installed<'_>) -> Result<()> {
     for (own, other) in [(TEAMS[0], TEAMS[1]), (TEAMS[1], TEAMS[0])] {
-        let service = on.field(&["service", "web", "-n", other], "{.spec.clusterIP}")?;
-        for from in on.web(own)? {
-            for to in on.web(other)? {
-                from.is_refused(on.cluster, &format!("{}:8080", to.address))?;
-            }
-            from.is_refused(on.cluster, &service)?;
-        }
+        let mut all = places(&on.web(other)?);
+        all.push(on.field(&["service", "web", "-n", other], "{.spec.clusterIP}")?);
+        on.web(own)?.iter().try_for_each(|from| from.is_refused(on.cluster, &all))?;
     }
     Ok(())
 }
@@ -76,12 +71,11 @@ pub(crate) fn nothing_arrives(on: &Installed<'_>) -> Result<()> {
 
 /// Pods of no virtual cluster reach each other, and members reach them and back.
 pub(crate) fn plain_pods_are_untouched(on: &Installed<'_>) -> Result<()> {
-    let plain = on.web(PLAIN)?;
-    let member = on.web(TEAMS[0])?;
-    for from in plain.iter().chain(&member) {
-        for to in plain.iter().chain(&member) {
-            let page = from.reaches(on.cluster, &format!("{}:8080", to.address))?;
-            ensure!(page == to.name, "{} got {page:?} from {}", from.name, to.name);
+    let (plain, member) = (on.web(PLAIN)?, on.web(TEAMS[0])?);
+    let all: Vec<_> = plain.iter().chain(&member).cloned().collect();
+    for from in &all {
+        for (to, page) in all.iter().zip(from.reaches(on.cluster, &places(&all))?) {
+            ensure!(page == to.name, "{from} got {page:?} from {to}");
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cluster::install::{Installed, OURS, TEAMS};
+use crate::cluster::pods::places;
 use crate::cluster::probes::Probes;
 
 /// How long something may take to be as it should again.
@@ -92,9 +93,7 @@ pub(crate) fn controller_away(on: &Installed<'_>) -> Result<()> {
     on.cluster.wait_pods_ready(TEAMS[0], "app=web", on.cluster.nodes().len())?;
     let fresh = on.web(TEAMS[0])?;
     let fresh = fresh.iter().find(|pod| pod.node == gone.node).context("no successor")?;
-    for pod in on.web(TEAMS[1])? {
-        fresh.is_refused(on.cluster, &format!("{}:8080", pod.address))?;
-    }
+    fresh.is_refused(on.cluster, &places(&on.web(TEAMS[1])?))?;
     scale("--replicas=1")?;
     on.cluster.wait_pods_ready(OURS, "app.kubernetes.io/name=bulkhead-controller", 1)?;
     TEAMS.iter().try_for_each(|team| on.wait_condition(team, "Enforced", "True"))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::cluster::install::{Installed, OURS, PLAIN, TEAMS};
-use crate::cluster::pods::Answer;
+use crate::cluster::pods::{Answer, places};
 
 /// Our pods are ready on every node, and the columns of `kubectl get bvc` are true.
 pub(crate) fn is_installed(on: &Installed<'_>) -> Result<()> {
@@ -37,17 +37,13 @@ const WAIT: Duration = Duration::from_mins(1);
 
 /// A new virtual cluster observes: everybody reaches everybody.
 pub(crate) fn observe_breaks_nothing(on: &Installed<'_>) -> Result<()> {
+    let mut all = Vec::new();
+    for namespace in [TEAMS[0], TEAMS[1], PLAIN] {
+        all.extend(on.web(namespace)?);
+    }
     for from in on.web(TEAMS[0])? {
-        for namespace in [TEAMS[0], TEAMS[1], PLAIN] {
-            for to in on.web(namespace)? {
-                let answer = from.get(on.cluster, &format!("{}:8080", to.address))?;
-                ensure!(
-                    answer == Answer::Page(to.name.clone()),
-                    "{} asked {}: {answer:?}",
-                    from.name,
-                    to.name
-                );
-            }
+        for (to, answer) in all.iter().zip(from.ask(on.cluster, &places(&all))?) {
+            ensure!(answer == Answer::Page(to.name.clone()), "{from} asked {to}: {answer:?}");
         }
     }
     Ok(())

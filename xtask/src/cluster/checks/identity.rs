@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::cluster::install::{Installed, TEAMS};
-use crate::cluster::pods::{self, Pod};
+use crate::cluster::pods::{self, Pod, places};
 
 /// Pods of team-b that wear everything that could make them somebody else's.
 const FORGED: &str = "\
@@ -84,12 +84,8 @@ pub(crate) fn forged_labels_change_nothing(on: &Installed<'_>) -> Result<()> {
     on.cluster.apply(FORGED)?;
     on.cluster.wait_pods_ready("team-b", "app=forged", 1)?;
     let forged = pods::find(on.cluster, "team-b", "app=forged")?;
-    for pod in on.web(TEAMS[0])? {
-        forged[0].is_refused(on.cluster, &format!("{}:8080", pod.address))?;
-    }
-    for pod in on.web(TEAMS[1])? {
-        forged[0].reaches(on.cluster, &format!("{}:8080", pod.address))?;
-    }
+    forged[0].is_refused(on.cluster, &places(&on.web(TEAMS[0])?))?;
+    forged[0].reaches(on.cluster, &places(&on.web(TEAMS[1])?))?;
     on.cluster.kubectl(&["delete", "pod", "forged", "-n", "team-b"]).map(drop)
 }
 
@@ -128,14 +124,10 @@ pub(crate) fn host_network_pods_are_refused(on: &Installed<'_>) -> Result<()> {
     on.cluster.apply(ON_THE_HOST)?;
     on.cluster.wait_pods_ready("team-a", "app=on-the-host", 1)?;
     let from = pods::find(on.cluster, "team-a", "app=on-the-host")?.remove(0);
-    for pod in on.web(TEAMS[1])? {
-        from.is_refused(on.cluster, &format!("{}:8080", pod.address))?;
-    }
-    let service = on.field(&["service", "web", "-n", TEAMS[1]], "{.spec.clusterIP}")?;
-    from.is_refused(on.cluster, &service)?;
-    for pod in on.web(TEAMS[0])? {
-        from.reaches(on.cluster, &format!("{}:8080", pod.address))?;
-    }
+    let mut others = places(&on.web(TEAMS[1])?);
+    others.push(on.field(&["service", "web", "-n", TEAMS[1]], "{.spec.clusterIP}")?);
+    from.is_refused(on.cluster, &others)?;
+    from.reaches(on.cluster, &places(&on.web(TEAMS[0])?))?;
     on.wait_condition("team-a", "BoundaryWeak", "True")?;
     on.cluster.kubectl(&["delete", "pod", "on-the-host", "-n", "team-a"])?;
     on.wait_condition("team-a", "BoundaryWeak", "False")
@@ -150,7 +142,7 @@ pub(crate) fn an_address_moves(on: &Installed<'_>) -> Result<()> {
         Ok(pods::find(on.cluster, namespace, "app=moved")?.remove(0))
     };
     let first = create(TEAMS[0])?;
-    let place = format!("{}:8080", first.address);
+    let place = places(std::slice::from_ref(&first));
     let [a, b] = TEAMS.map(|team| on.web(team));
     let (a, b) = (a?, b?);
     a.iter().try_for_each(|pod| pod.reaches(on.cluster, &place).map(drop))?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::cluster::install::{Installed, OURS, TEAMS};
+use crate::cluster::pods::places;
 use crate::paths;
 
 /// How long taking off may take.
@@ -19,8 +20,8 @@ pub(crate) fn uninstall_leaves_nothing(on: &Installed<'_>) -> Result<()> {
     })?;
     // Pins outlive them: what was refused is refused.
     let from = on.web(TEAMS[0])?.remove(0);
-    let to = on.web(TEAMS[1])?.remove(0);
-    from.is_refused(on.cluster, &format!("{}:8080", to.address))?;
+    let others = places(&on.web(TEAMS[1])?);
+    from.is_refused(on.cluster, &others)?;
     let uninstall = paths::root().join("deploy/uninstall");
     on.cluster.kubectl(&["apply", "-k", &uninstall.to_string_lossy()])?;
     let nodes = on.cluster.nodes().len();
@@ -29,6 +30,5 @@ pub(crate) fn uninstall_leaves_nothing(on: &Installed<'_>) -> Result<()> {
         let left = node.run(&["sh", "-c", "ls -A /sys/fs/bpf/bulkhead 2>/dev/null || true"])?;
         ensure!(left.trim().is_empty(), "{} still has {left:?}", node.name());
     }
-    from.reaches(on.cluster, &format!("{}:8080", to.address))?;
-    Ok(())
+    from.reaches(on.cluster, &others).map(drop)
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::cluster::install::{Installed, TEAMS};
+use crate::cluster::pods::places;
 use crate::lab::kubernetes::Node;
 
 /// How long windows of usage may take to be journaled, sent and merged.
@@ -181,9 +182,7 @@ pub(crate) fn a_team_sees_its_own(on: &Installed<'_>) -> Result<()> {
 pub(crate) fn off_and_back(on: &Installed<'_>) -> Result<()> {
     on.ctl(&["off", "--all", "--wait", "2m"])?;
     let from = on.web(TEAMS[0])?.remove(0);
-    for to in on.web(TEAMS[1])? {
-        from.reaches(on.cluster, &format!("{}:8080", to.address))?;
-    }
+    from.reaches(on.cluster, &places(&on.web(TEAMS[1])?))?;
     super::enforce::stands(on)?;
     super::enforce::other_traffic_is_refused(on)
 }
