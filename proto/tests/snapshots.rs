@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::{
     AddressBlock, Binding, Bindings, Delta, Guarantee, Limit, LocalPod, LocalPods, NamedPod,
-    NetworkPolicy, NodePolicy, OnStale, PodUid, Requirement, Selector, SetChange, Snapshot, Unknown,
-    VirtualCluster, VirtualClusterNumber,
+    NetworkPolicy, NodePolicy, OnStale, PodUid, Requirement, Selector, SetChange, Snapshot,
+    Unknown, VirtualCluster, VirtualClusterNumber,
 };
 use bulkhead_proto::bindings::{add_bindings, local_pod, local_pods, namespace_bindings};
 use bulkhead_proto::pods::add_pods;

@@ -17,9 +17,7 @@ use crate::facts::Snapshot;
 use crate::name::VirtualClusterName;
 
 pub use named::NamedPod;
-pub use path::{
-    PodPath, PodPathError, QosClass, children_to_list, expand_slice, pod_directory,
-};
+pub use path::{PodPath, PodPathError, QosClass, children_to_list, expand_slice, pod_directory};
 
 /// The namespace of the cluster's own pods.
 pub const SYSTEM_NAMESPACE: &str = "kube-system";

@@ -320,7 +320,9 @@ fn conditions_say_what_is_not_seen_and_what_becomes_of_it() {
     pods.ended_unseen = [("a".parse().unwrap(), 3)].into();
     let text = said(&pods).join("\n");
     let waited = "4 waited, the last for 13 ms, the longest for 340 ms";
-    for part in ["starts is cut off", "pods: 7 pods", "cut off: 1", "usage: 3 pods", "\"a\"", waited] {
+    for part in
+        ["starts is cut off", "pods: 7 pods", "cut off: 1", "usage: 3 pods", "\"a\"", waited]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     pods.is_complete = false;

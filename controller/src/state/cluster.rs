@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bulkhead_core::{
-    AddressBlock, Bindings, NamedPod, NodePolicy, PodUid, VirtualClusterName,
-};
+use bulkhead_core::{AddressBlock, Bindings, NamedPod, NodePolicy, PodUid, VirtualClusterName};
 
 /// Whose the addresses of a pod or a Service are.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

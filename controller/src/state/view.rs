@@ -133,10 +133,8 @@ impl View {
         let none = NodePods::new();
         match (&self.pods, &new.pods) {
             (Some(before), Some(now)) if Arc::ptr_eq(before, now) => {}
-            (before, now) => delta.compare_pods(
-                before.as_deref().unwrap_or(&none),
-                now.as_deref().unwrap_or(&none),
-            ),
+            (before, now) => delta
+                .compare_pods(before.as_deref().unwrap_or(&none), now.as_deref().unwrap_or(&none)),
         }
     }
 

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use bulkhead_core::amount::Pids;
 use bulkhead_core::control::{CpuMax, Device, IoMax, Max};
 use bulkhead_core::{
-    AddressBlock, Amount, BasisPoints, Binding, Bytes, Capacities, Control, ControlValue, Fact, Guarantee,
-    Index, IoLimit, Limit, NamedPod, NanoCores, NetworkMode, NetworkPolicy, NodeFacts, NodePolicy, OnStale, Requirement, Selector, Snapshot, Support, Unknown,
-    VirtualCluster, VirtualClusterName, VirtualClusterNumber, compile,
+    AddressBlock, Amount, BasisPoints, Binding, Bytes, Capacities, Control, ControlValue, Fact,
+    Guarantee, Index, IoLimit, Limit, NamedPod, NanoCores, NetworkMode, NetworkPolicy, NodeFacts,
+    NodePolicy, OnStale, Requirement, Selector, Snapshot, Support, Unknown, VirtualCluster,
+    VirtualClusterName, VirtualClusterNumber, compile,
 };
 use bulkhead_proto::v1;
 use prost::Message;

@@ -53,10 +53,11 @@ fn policy() -> impl Strategy<Value = NodePolicy> {
 }
 
 fn pods() -> impl Strategy<Value = BTreeMap<PodUid, NamedPod>> {
-    let pod = (proptest::option::of(1..6_u32), proptest::bool::ANY).prop_map(|(owner, critical)| {
-        let owner = owner.map(|number| format!("team-{number}"));
-        NamedPod { is_critical: critical, ..named("n", owner.as_deref()) }
-    });
+    let pod =
+        (proptest::option::of(1..6_u32), proptest::bool::ANY).prop_map(|(owner, critical)| {
+            let owner = owner.map(|number| format!("team-{number}"));
+            NamedPod { is_critical: critical, ..named("n", owner.as_deref()) }
+        });
     proptest::collection::btree_map("[0-9a]{2}", pod, 0..5)
         .prop_map(|pods| pods.into_iter().map(|(uid, pod)| (uid.parse().unwrap(), pod)).collect())
 }

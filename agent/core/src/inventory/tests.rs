@@ -236,7 +236,9 @@ fn a_mirror_makes_its_static_pod_exempt_and_nobodys() {
     assert_eq!(pods.get(&HASH.parse().unwrap()).unwrap().claim(&snapshot), Claim::Exempt);
     pods.name(&naming(&[("2", mirror(SYSTEM_NAMESPACE))]));
     assert!(pods.get(&HASH.parse().unwrap()).is_some(), "one is enough");
-    for uid in ["0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "0123", "", "0123456789ABCDEF0123456789ABCDEF"] {
+    for uid in
+        ["0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "0123", "", "0123456789ABCDEF0123456789ABCDEF"]
+    {
         assert_eq!(NamedPod::mirrored(uid), None, "{uid}");
     }
 }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bulkhead_api::membership::Namespace;
-use bulkhead_core::{AddressBlock, PodUid};
 use bulkhead_core::binding::Labels;
+use bulkhead_core::{AddressBlock, PodUid};
 
 /// The name of a namespaced object. Cheap to copy.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
