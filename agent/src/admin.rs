@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::cycle::PodsReport;
 use crate::owner::Event;
+use crate::status;
 
 /// Name of the socket in the run directory.
 pub const SOCKET: &str = "agent.sock";
@@ -76,6 +77,7 @@ pub enum ServeError {
 impl PodsStatus {
     fn message(&self) -> v1::NodePods {
         let report = self.report.borrow();
+        let late = status::late_pods(&self.runtime.borrow(), &report);
         let (state, runtime) = match &*self.runtime.borrow() {
             State::Connected { runtime, .. } => {
                 (String::new(), format!("{} {}", runtime.name, runtime.version))
@@ -95,6 +97,7 @@ impl PodsStatus {
             exempt: count(report.exempt),
             of_nobody: count(report.of_nobody),
             unknown: count(report.unknown_count),
+            late,
         }
     }
 }

@@ -18,8 +18,10 @@ use crate::faults::{self, Point};
 use crate::journal::Journal;
 use crate::kernel::seam::{Kernel, KernelError};
 
+mod late;
 mod pods;
 
+pub use late::Late;
 use pods::Registered;
 pub use pods::{Admission, PodsReport};
 
@@ -130,7 +132,7 @@ impl<K: Kernel> Cycle<K> {
             }
         };
         self.trouble("observe", None);
-        self.registered.see(&observed);
+        self.see(&observed, now);
         let (plan, refused) = self.decide(&observed);
         let plan = self.repeating(plan);
         // Nothing else is kept waiting for the disk.
@@ -345,6 +347,7 @@ impl<K: Kernel> Cycle<K> {
             let applied = self.kernel.apply(step);
             faults::pass(Point::StepDone);
             let Err(error) = applied else {
+                self.registered.done(step);
                 continue;
             };
             if matches!(step, Step::EndConnections { .. } | Step::EndPodConnections { .. })

@@ -19,7 +19,7 @@ use bulkhead_core::{Degradation, Snapshot, Unknown};
 use bulkhead_nri::{Options, PluginName, State};
 use tokio::sync::watch as channel;
 
-use crate::cycle::PodsReport;
+use crate::cycle::{Late, PodsReport};
 use crate::owner::Event;
 
 pub use plugin::PodPlugin;
@@ -68,6 +68,7 @@ impl Running {
 pub fn start(inventory: Inventory) -> io::Result<Running> {
     let Inventory { kubepods, kubepods_relative, nri_socket, owner, told, state } = inventory;
     watch_cgroups(&kubepods, owner.clone(), state.subscribe())?;
+    let to_owner = owner.clone();
     let plugin = PodPlugin::new(kubepods, kubepods_relative, owner, told);
     let plugin = Arc::new(plugin);
     let name = PluginName::new(PLUGIN.0, PLUGIN.1).map_err(io::Error::other)?;
@@ -76,6 +77,7 @@ pub fn start(inventory: Inventory) -> io::Result<Running> {
     let (stop, mut stopped) = channel::channel(false);
     let talk = move || {
         runtime.block_on(async {
+            tokio::spawn(watch::tell_when_away(state.subscribe(), to_owner));
             let stop = async {
                 // An error means that the sender is gone, which is an end, too.
                 let _ = stopped.wait_for(|stop| *stop).await;
@@ -95,9 +97,11 @@ pub fn conditions(runtime: &State, pods: &PodsReport) -> Vec<Degradation> {
     };
     if !matches!(runtime, State::Connected { .. }) {
         let message = format!(
-            "{runtime}; a pod that starts now is {} until the controller tells whose it is, and what \
-             a pod uses after its last sample is not counted; enable NRI in the runtime (containerd: \
-             disable = false in [plugins.\"io.containerd.nri.v1.nri\"])",
+            "{runtime}; pods are registered when the controller tells whose they are: {}; until then \
+             a pod that starts is {}, and what a pod uses after its last sample is not counted; \
+             enable NRI in the runtime (containerd: disable = false in \
+             [plugins.\"io.containerd.nri.v1.nri\"])",
+            waited(&pods.late),
             fate(pods.policy)
         );
         tell("nri", message);
@@ -125,9 +129,19 @@ pub fn conditions(runtime: &State, pods: &PodsReport) -> Vec<Degradation> {
     conditions
 }
 
+/// How long pods waited, as people read it.
+fn waited(late: &Late) -> String {
+    if late.registered == 0 {
+        return "none waited yet".to_owned();
+    }
+    let [last, longest] =
+        [late.last_nanoseconds, late.longest_nanoseconds].map(|it| it.div_ceil(1_000_000));
+    format!("{} waited, the last for {last} ms, the longest for {longest} ms", late.registered)
+}
+
 const fn fate(policy: Unknown) -> &'static str {
     match policy {
-        Unknown::Allow => "left alone, neither judged nor counted,",
+        Unknown::Allow => "left alone, neither judged nor counted",
         Unknown::Deny => "cut off",
     }
 }

@@ -28,8 +28,8 @@ pub enum Event {
     PodStarts(Box<Pod>, oneshot::Sender<Admission>),
     /// A pod was stopped, and waits for its last count.
     PodStopped(PodUid, oneshot::Sender<()>),
-    /// The kubelet made or removed a cgroup.
-    Look,
+    /// The kubelet made cgroups of these pods, or removed some, while no runtime tells of pods.
+    Look(Vec<PodUid>, Now),
     /// The controller has every batch up to here.
     Acknowledged(Sequence),
     /// The controller knows the journal up to here, further than it goes.
@@ -112,7 +112,10 @@ impl<K: Kernel> Owner<K> {
         let mut cycle = Cycle::new(kernel, journal, settings, books);
         cycle.note(conditions(recovered));
         match snapshot_cache::load(&reports.snapshot_file) {
-            Ok(Some(snapshot)) => cycle.learn(Fact::from(snapshot)),
+            // Pods may have come since.
+            Ok(Some(kept)) => {
+                cycle.learn(Fact::from(Snapshot { names_pods: false, ..kept }));
+            }
             Ok(None) => {
                 tracing::info!("nothing is known of virtual clusters until the controller says");
             }
@@ -177,8 +180,11 @@ impl Reports {
         let backlog = cycle.journal().reader().backlog_records();
         let mut status = status::node_status(report, &self.node, now.at, backlog);
         if let (Some(kubernetes), Some(pods)) = (&self.kubernetes, &report.pods) {
-            let conditions = inventory::conditions(&kubernetes.runtime.borrow(), pods);
+            let runtime = kubernetes.runtime.borrow();
+            let conditions = inventory::conditions(&runtime, pods);
             status.reasons.extend(conditions.iter().map(status::reason));
+            status.late_pods = status::late_pods(&runtime, pods);
+            drop(runtime);
             kubernetes.report.send_replace(pods.clone());
         }
         self.status.send_replace(status);
@@ -259,7 +265,10 @@ fn take<K: Kernel>(cycle: &mut Cycle<K>, event: Event, said: &mut Option<Arc<Sna
             let _ = reply.send(());
             After::Wait
         }
-        Event::Look => After::Turn,
+        Event::Look(pods, at) => {
+            cycle.cgroups_seen(pods, at);
+            After::Turn
+        }
         Event::Acknowledged(sequence) => {
             faults::pass(Point::JournalAcknowledge);
             if let Err(error) = cycle.journal().acknowledge(sequence) {

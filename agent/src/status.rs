@@ -7,7 +7,7 @@ use bulkhead_proto::time::timestamp;
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::virtual_cluster_node_status::State as WireState;
 
-use crate::cycle::Report;
+use crate::cycle::{PodsReport, Report};
 
 /// The report of one turn as a message; `node` is this node's name.
 pub fn node_status(report: &Report, node: &str, at: UnixNanos, backlog: u64) -> v1::NodeStatus {
@@ -30,7 +30,19 @@ pub fn node_status(report: &Report, node: &str, at: UnixNanos, backlog: u64) -> 
         virtual_clusters: virtual_clusters.collect(),
         reasons: report.reasons.iter().map(reason).collect(),
         journal_backlog_records: backlog,
+        late_pods: None,
     }
+}
+
+/// How late pods are known; `None`: the runtime tells of each in time.
+pub fn late_pods(runtime: &bulkhead_nri::State, pods: &PodsReport) -> Option<v1::LatePods> {
+    let is_told = matches!(runtime, bulkhead_nri::State::Connected { .. });
+    (!is_told).then(|| v1::LatePods {
+        registered: pods.late.registered,
+        last_nanoseconds: pods.late.last_nanoseconds,
+        longest_nanoseconds: pods.late.longest_nanoseconds,
+        waiting: u32::try_from(pods.unknown_count).unwrap_or(u32::MAX),
+    })
 }
 
 fn wire_state(state: &State) -> (WireState, &[Degradation]) {

@@ -5,6 +5,7 @@
 pub(crate) mod addresses;
 mod blocks;
 pub(crate) mod cluster;
+pub(crate) mod directory;
 mod holders;
 mod making;
 pub(crate) mod resume;
@@ -26,6 +27,7 @@ use crate::faults::{self, Point};
 use crate::ledger::{Ledger, LedgerError};
 use addresses::AddressSet;
 use cluster::ClusterChange;
+use directory::Directory;
 use holders::{Says, Told};
 use making::{Making, OBJECTS};
 use resume::Resumable;
@@ -49,6 +51,10 @@ pub(crate) struct World {
     pub(crate) peers: Arc<BTreeMap<VirtualClusterName, BTreeSet<VirtualClusterName>>>,
     /// By node: who has pods there.
     pub(crate) nodes: Arc<BTreeMap<String, Arc<BTreeSet<VirtualClusterName>>>>,
+    /// Whether `directory` names every pod: somebody watches them.
+    pub(crate) names_pods: bool,
+    /// Each node's pods, for that node.
+    pub(crate) directory: Directory,
     /// What differs from the generation before.
     pub(crate) change: Change,
 }
@@ -278,6 +284,8 @@ impl World {
             && self.policy == other.policy
             && self.peers == other.peers
             && self.nodes == other.nodes
+            && self.names_pods == other.names_pods
+            && self.directory.is_same_as(&other.directory)
             && self.shared_addresses.since(&other.shared_addresses).is_empty()
             && self.node_addresses.since(&other.node_addresses).is_empty()
     }

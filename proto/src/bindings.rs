@@ -14,7 +14,7 @@ use crate::v1;
 use crate::v1::label_requirement::Operator;
 
 /// Longest name of a namespace (a DNS label, RFC 1123).
-const MAX_NAMESPACE: usize = 63;
+pub(crate) const MAX_NAMESPACE: usize = 63;
 /// Longest key of a label: a DNS name of 253, a slash and 63.
 const MAX_KEY: usize = 317;
 /// Longest value of a label.
@@ -22,7 +22,7 @@ const MAX_VALUE: usize = 63;
 /// Most requirements of one selector, and values of one requirement.
 const MAX_REQUIREMENTS: usize = 256;
 /// Longest name and UID of a pod.
-const MAX_NAME: usize = 253;
+pub(crate) const MAX_NAME: usize = 253;
 /// Most addresses of one pod.
 const MAX_ADDRESSES: usize = 64;
 
@@ -40,7 +40,7 @@ pub struct MessageError {
     pub problem: String,
 }
 
-fn wrong(
+pub(crate) fn wrong(
     (object, name): (&'static str, &str),
     field: impl Into<String>,
     problem: impl Display,
@@ -51,7 +51,7 @@ fn wrong(
 }
 
 /// A text of the field that is not empty, has so many characters at most, and can be shown.
-fn check(
+pub(crate) fn check(
     about: (&'static str, &str),
     field: &str,
     text: &str,

@@ -5,7 +5,7 @@
 //! - [`bearer`]: tokens, as clients send them;
 //! - [`endpoint`], [`listen`], [`connect`]: the only addresses that Bulkhead's programs use:
 //!   unix sockets, loopback, and anything over TLS;
-//! - [`bindings`], [`snapshots`]: what nodes are told, and what they tell of their pods;
+//! - [`bindings`], [`pods`], [`snapshots`]: what nodes are told, and what they tell of their pods;
 //! - [`usage`]: usage records, checked;
 //! - [`time`]: timestamps as nanoseconds since the Unix epoch.
 
@@ -15,6 +15,7 @@ pub mod connect;
 pub mod conversions;
 pub mod endpoint;
 pub mod listen;
+pub mod pods;
 pub mod snapshots;
 pub mod time;
 pub mod usage;

@@ -15,6 +15,7 @@ use bulkhead_core::{
 
 use crate::bindings::{MessageError, add_bindings, namespace_bindings};
 use crate::conversions::ConversionError;
+use crate::pods::{add_pods, named_pod, pod_uid};
 use crate::v1;
 
 /// Why a snapshot or a delta is not taken, whole. What was there before it stays.
@@ -82,6 +83,8 @@ pub fn snapshot(chunks: &[v1::SnapshotChunk]) -> Result<Snapshot, Refusal> {
         snapshot.cluster_ranges.append(&mut blocks("cluster_ranges", &chunk.cluster_ranges)?);
         snapshot.node_addresses.append(&mut hosts("node_addresses", &chunk.node_addresses)?);
         add_bindings(&mut snapshot.bindings, &chunk.bindings)?;
+        snapshot.names_pods |= chunk.names_pods;
+        add_pods(&mut snapshot.pods, &chunk.pods)?;
         if let Some(policy) = &chunk.policy {
             snapshot.policy = NodePolicy::try_from(policy)?;
         }
@@ -103,6 +106,8 @@ pub fn whole(snapshot: &Snapshot) -> v1::SnapshotChunk {
         node_addresses: texts(&snapshot.node_addresses),
         bindings: bindings.flat_map(|(name, bound)| namespace_bindings(name, bound)).collect(),
         policy: Some(snapshot.policy.into()),
+        names_pods: snapshot.names_pods,
+        pods: snapshot.pods.iter().map(|(uid, pod)| named_pod(uid, pod)).collect(),
     }
 }
 
@@ -129,6 +134,9 @@ impl From<&Delta> for v1::SnapshotDelta {
             bindings: bindings.flat_map(|(name, bound)| namespace_bindings(name, bound)).collect(),
             namespaces_unbound: delta.unbound.iter().cloned().collect(),
             policy: delta.policy.map(Into::into),
+            names_pods: delta.names_pods,
+            pods: delta.pods.iter().map(|(uid, pod)| named_pod(uid, pod)).collect(),
+            pods_gone: texts(&delta.pods_gone),
         }
     }
 }
@@ -157,6 +165,8 @@ impl TryFrom<&v1::SnapshotDelta> for Delta {
         }
         let mut bindings = Bindings::default();
         add_bindings(&mut bindings, &message.bindings)?;
+        let mut pods = BTreeMap::new();
+        add_pods(&mut pods, &message.pods)?;
         let removed = message.removed.iter().enumerate();
         Ok(Self {
             base: message.base_generation,
@@ -181,6 +191,13 @@ impl TryFrom<&v1::SnapshotDelta> for Delta {
             bindings: bindings.0,
             unbound: message.namespaces_unbound.iter().cloned().collect(),
             policy: message.policy.as_ref().map(NodePolicy::try_from).transpose()?,
+            names_pods: message.names_pods,
+            pods,
+            pods_gone: message
+                .pods_gone
+                .iter()
+                .map(|uid| pod_uid(uid))
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -3,14 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with a panic")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::{
-    AddressBlock, Binding, Bindings, Delta, Guarantee, Limit, LocalPod, LocalPods, NetworkPolicy,
-    NodePolicy, OnStale, Requirement, Selector, SetChange, Snapshot, Unknown, VirtualCluster,
-    VirtualClusterNumber,
+    AddressBlock, Binding, Bindings, Delta, Guarantee, Limit, LocalPod, LocalPods, NamedPod,
+    NetworkPolicy, NodePolicy, OnStale, PodUid, Requirement, Selector, SetChange, Snapshot,
+    Unknown, VirtualCluster, VirtualClusterNumber,
 };
 use bulkhead_proto::bindings::{add_bindings, local_pod, local_pods, namespace_bindings};
+use bulkhead_proto::pods::add_pods;
 use bulkhead_proto::{snapshots, v1};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -64,6 +65,21 @@ fn policy() -> impl Strategy<Value = NodePolicy> {
     (unknown, on_stale).prop_map(|(unknown, on_stale)| NodePolicy { unknown, on_stale })
 }
 
+fn named() -> impl Strategy<Value = BTreeMap<PodUid, NamedPod>> {
+    let owner = proptest::option::of("[a-z]{1,5}");
+    let hash = proptest::option::of("[0-9a-f]{32}");
+    let pod = ("[a-z]{1,5}", "[a-z]{1,5}", owner, any::<bool>(), hash);
+    let pod = pod.prop_map(|(namespace, name, owner, is_critical, hash)| NamedPod {
+        namespace: namespace.into(),
+        name: name.into(),
+        owner: owner.map(|name| name.parse().unwrap()),
+        is_critical,
+        mirror_of: hash.map(|hash| hash.parse().unwrap()),
+    });
+    let pods = btree_map("[0-9a-f-]{1,36}", pod, 0..6);
+    pods.prop_map(|pods| pods.into_iter().map(|(uid, pod)| (uid.parse().unwrap(), pod)).collect())
+}
+
 fn pods() -> impl Strategy<Value = LocalPods> {
     let own = proptest::option::of("[a-z]{1,5}");
     let hosts = btree_set(any::<[u8; 4]>().prop_map(Into::into), 0..4);
@@ -85,11 +101,13 @@ proptest! {
         (shared, cluster_ranges) in (blocks(), blocks()),
         bindings in bindings(),
         policy in policy(),
+        (names_pods, pods) in (any::<bool>(), named()),
     ) {
         let virtual_clusters = clusters.into_iter().map(|it| (it.name.clone(), it)).collect();
         let node_addresses = ["192.0.2.1".parse().unwrap()].into();
         let snapshot = Snapshot {
             generation: 4, virtual_clusters, shared, cluster_ranges, node_addresses, bindings, policy,
+            names_pods, pods,
         };
         let bytes = snapshots::whole(&snapshot).encode_to_vec();
         let chunk = v1::SnapshotChunk::decode(&*bytes).unwrap();
@@ -110,6 +128,7 @@ proptest! {
         bindings in bindings(),
         unbound in btree_set("[a-z]{1,8}", 0..3),
         policy in proptest::option::of(policy()),
+        (names_pods, pods) in (proptest::option::of(any::<bool>()), named()),
     ) {
         let delta = Delta {
             base: 3,
@@ -123,6 +142,9 @@ proptest! {
             bindings: bindings.0,
             unbound,
             policy,
+            names_pods,
+            pods,
+            pods_gone: ["gone".parse().unwrap()].into(),
         };
         let bytes = v1::SnapshotDelta::from(&delta).encode_to_vec();
         let message = v1::SnapshotDelta::decode(&*bytes).unwrap();
@@ -179,6 +201,34 @@ fn a_binding_that_has_no_meaning_is_refused_by_namespace_and_field() {
         assert_eq!(error.field, field);
         assert!(error.to_string().starts_with("binding of namespace \""), "{error}");
     }
+}
+
+#[test]
+fn a_named_pod_that_has_no_meaning_is_refused_by_field() {
+    type Break = fn(&mut v1::NamedPod);
+    let good = || v1::NamedPod {
+        uid: "1".to_owned(),
+        namespace: "shop".to_owned(),
+        name: "web-0".to_owned(),
+        ..v1::NamedPod::default()
+    };
+    assert_eq!(add_pods(&mut BTreeMap::new(), &[good()]), Ok(()));
+    let cases: [(&str, Break); 6] = [
+        ("uid", |it| it.uid.clear()),
+        ("uid", |it| it.uid = "../x".to_owned()),
+        ("namespace", |it| it.namespace.clear()),
+        ("name", |it| it.name = "x".repeat(254)),
+        ("virtual_cluster", |it| it.virtual_cluster = "A".to_owned()),
+        // Nobody can say that a pod of the API server's is a static one.
+        ("mirror_of", |it| it.mirror_of = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9".to_owned()),
+    ];
+    for (field, break_it) in cases {
+        let mut broken = good();
+        break_it(&mut broken);
+        assert_eq!(add_pods(&mut BTreeMap::new(), &[broken]).unwrap_err().field, field);
+    }
+    let twice = add_pods(&mut BTreeMap::new(), &[good(), good()]).unwrap_err();
+    assert_eq!(twice.problem, "comes twice");
 }
 
 #[test]

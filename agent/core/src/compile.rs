@@ -43,7 +43,7 @@ pub fn compile(index: &Index, node: &NodeFacts) -> Result<Option<Desired>, Compi
     }
     let mut desired = Desired {
         generation: snapshot.generation,
-        network: network::compile(snapshot, node, &network::Local::new())?.0,
+        network: network::compile(snapshot, node, &network::Local::default())?.0,
         ..Desired::default()
     };
     for (name, virtual_cluster) in &snapshot.virtual_clusters {

@@ -2,6 +2,7 @@
 //! made for, or not at all: one that does not fit says so, and never gives a snapshot that nobody
 //! meant.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use std::net::IpAddr;
 use crate::address::AddressBlock;
 use crate::binding::{Binding, NodePolicy};
 use crate::facts::{FactError, Snapshot};
+use crate::inventory::{NamedPod, PodUid};
 use crate::name::VirtualClusterName;
 use crate::tenant::VirtualCluster;
 
@@ -82,6 +84,12 @@ pub struct Delta {
     pub unbound: BTreeSet<String>,
     /// `None`: as before.
     pub policy: Option<NodePolicy>,
+    /// Whether every pod of the node is named now; `None`: as before.
+    pub names_pods: Option<bool>,
+    /// Pods of the node that are new, or otherwise than they were.
+    pub pods: BTreeMap<PodUid, NamedPod>,
+    /// Pods of the node that have ended or are gone.
+    pub pods_gone: BTreeSet<PodUid>,
 }
 
 /// Why a delta is not taken; the snapshot that it was for stays.
@@ -142,8 +150,10 @@ impl Delta {
             cluster_ranges: SetChange::between(&old.cluster_ranges, &new.cluster_ranges),
             node_addresses: SetChange::between(&old.node_addresses, &new.node_addresses),
             policy: (old.policy != new.policy).then_some(new.policy),
+            names_pods: (old.names_pods != new.names_pods).then_some(new.names_pods),
             ..Self::default()
         };
+        delta.compare_pods(&old.pods, &new.pods);
         for (name, cluster) in &new.virtual_clusters {
             match old.virtual_clusters.get(name) {
                 Some(before) if before.differs_by_addresses_only(cluster) => {
@@ -165,6 +175,17 @@ impl Delta {
         let unbound = |namespace: &&String| !new.bindings.0.contains_key(*namespace);
         delta.unbound = old.bindings.0.keys().filter(unbound).cloned().collect();
         delta
+    }
+
+    /// Says how one set of the node's pods differs from another.
+    pub fn compare_pods<P: Borrow<NamedPod> + PartialEq>(
+        &mut self,
+        old: &BTreeMap<PodUid, P>,
+        new: &BTreeMap<PodUid, P>,
+    ) {
+        let news = new.iter().filter(|(uid, pod)| old.get(uid) != Some(pod));
+        self.pods = news.map(|(uid, pod)| (uid.clone(), pod.borrow().clone())).collect();
+        self.pods_gone = old.keys().filter(|uid| !new.contains_key(uid)).cloned().collect();
     }
 
     /// Nothing changed but the generation.
@@ -217,6 +238,22 @@ impl Delta {
     }
 }
 
+fn apply_pods(delta: &Delta, pods: &mut BTreeMap<PodUid, NamedPod>) -> Result<(), DeltaError> {
+    let list = "pods";
+    for uid in &delta.pods_gone {
+        if pods.remove(uid).is_none() {
+            return Err(DeltaError::NotThere { list, what: uid.to_string() });
+        }
+    }
+    for (uid, pod) in &delta.pods {
+        if delta.pods_gone.contains(uid) {
+            return Err(DeltaError::There { list, what: uid.to_string() });
+        }
+        pods.insert(uid.clone(), pod.clone());
+    }
+    Ok(())
+}
+
 impl Snapshot {
     /// The snapshot that a delta leads to from this one.
     pub fn changed_by(&self, delta: &Delta) -> Result<Self, DeltaError> {
@@ -235,6 +272,8 @@ impl Snapshot {
         delta.node_addresses.apply("node addresses", &mut next.node_addresses)?;
         delta.apply_bindings(&mut next.bindings.0)?;
         next.policy = delta.policy.unwrap_or(next.policy);
+        next.names_pods = delta.names_pods.unwrap_or(next.names_pods);
+        apply_pods(delta, &mut next.pods)?;
         next.check()?;
         Ok(next)
     }

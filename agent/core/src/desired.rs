@@ -41,9 +41,13 @@ pub struct DesiredCgroup {
 pub struct Overlay {
     /// Pods that are in MEMBERS.
     pub pods: BTreeMap<PodUid, DesiredPod>,
-    /// Whether a pod that is not here is nobody's. Else not all pods were told of yet, and those
-    /// that are registered stay so.
+    /// Pods that are known and not in MEMBERS.
+    pub others: BTreeSet<PodUid>,
+    /// Whether all pods were told of. Else addresses that are registered stay so.
     pub is_complete: bool,
+    /// Whether a pod that is registered and of which nobody tells stays so: not all were told of
+    /// yet, or no runtime tells that one has ended.
+    pub unnamed_stay: bool,
     /// What becomes of pods that are nobody's.
     pub unknown: Unknown,
 }
@@ -63,6 +67,11 @@ pub struct DesiredPod {
 pub const EXEMPT: Member = Member { virtual_cluster: 0, mode: bulkhead_abi::MODE_OFF };
 
 impl Overlay {
+    /// Whether anybody told of it.
+    pub fn is_known(&self, uid: &PodUid) -> bool {
+        self.pods.contains_key(uid) || self.others.contains(uid)
+    }
+
     /// What is registered for the pod that has this cgroup.
     pub fn pod(&self, path: &PodPath) -> Option<&DesiredPod> {
         let pod = self.pods.get(path.uid())?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::address::AddressBlock;
 use crate::binding::{Bindings, NodePolicy};
-use crate::inventory::{Inventory, PodFact};
+use crate::inventory::{Inventory, NamedPod, PodFact, PodUid};
 use crate::name::{VirtualClusterName, VirtualClusterNumber};
 use crate::tenant::VirtualCluster;
 
@@ -42,6 +42,11 @@ pub struct Snapshot {
     pub bindings: Bindings,
     /// How the node treats what it does not know.
     pub policy: NodePolicy,
+    /// Whether `pods` names every pod of the node. Else the controller does not know pods, or it
+    /// said so long ago.
+    pub names_pods: bool,
+    /// The pods that the API server places on this node and that have not ended, by its UIDs.
+    pub pods: BTreeMap<PodUid, NamedPod>,
 }
 
 /// What the node remembers of what it was told. Empty: nothing was told yet, and nothing that
@@ -84,6 +89,7 @@ impl Index {
         match fact {
             Fact::Snapshot(snapshot) => {
                 snapshot.check()?;
+                self.inventory.name(&snapshot);
                 self.snapshot = Some(snapshot);
             }
             Fact::Pods(fact) => self.inventory.apply(fact),

@@ -4,6 +4,7 @@
 //! namespace and labels, by the bindings that operators wrote; nothing that its owner can write
 //! brings it anywhere else, and what its own cgroup is, the kernel is asked each time.
 
+mod named;
 mod path;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,8 @@ use crate::binding::{Labels, Unknown};
 use crate::facts::Snapshot;
 use crate::name::VirtualClusterName;
 
-pub use path::{PodPath, PodPathError, QosClass, children_to_list, expand_slice};
+pub use named::NamedPod;
+pub use path::{PodPath, PodPathError, QosClass, children_to_list, expand_slice, pod_directory};
 
 /// The namespace of the cluster's own pods.
 pub const SYSTEM_NAMESPACE: &str = "kube-system";
@@ -67,6 +69,9 @@ pub enum Rank {
     Ordinary,
     /// The kubelet has it from a file or a URL of the node's, as the kubelet itself says.
     Static,
+    /// The same, as its mirror at the API server says, which others can make too: so it is
+    /// nobody's whatever namespace that has.
+    Mirrored,
     /// Its priority is `system-node-critical` or `system-cluster-critical`.
     Critical,
 }
@@ -107,13 +112,19 @@ pub enum Claim<'a> {
 }
 
 impl Pod {
-    /// Whose it is, by what the controller said.
+    /// Whose it is, by what the controller said: of this pod, as the API server has it now, or, of
+    /// one that it has not named yet, by the labels with which it began.
     pub fn claim<'a>(&'a self, snapshot: &'a Snapshot) -> Claim<'a> {
-        let owner = snapshot.bindings.owner(&self.namespace, &self.labels);
+        let named = snapshot.pods.get(&self.uid);
+        let owner = match named {
+            _ if self.rank == Rank::Mirrored => None,
+            Some(named) => named.owner.as_ref(),
+            None => snapshot.bindings.owner(&self.namespace, &self.labels),
+        };
         // A binding of a virtual cluster that is gone binds nobody.
         match owner.filter(|name| snapshot.virtual_clusters.contains_key(*name)) {
             Some(owner) => Claim::Member(owner),
-            None if self.is_exempt() => Claim::Exempt,
+            None if self.is_exempt() || named.is_some_and(|it| it.is_critical) => Claim::Exempt,
             None => match snapshot.policy.unknown {
                 Unknown::Allow => Claim::LeftAlone,
                 Unknown::Deny => Claim::CutOff,
@@ -122,7 +133,7 @@ impl Pod {
     }
 
     /// Whether it is never cut off for being nobody's.
-    pub fn is_exempt(&self) -> bool {
+    fn is_exempt(&self) -> bool {
         self.rank != Rank::Ordinary || self.namespace == SYSTEM_NAMESPACE
     }
 }
@@ -138,16 +149,32 @@ pub enum PodFact {
     Addresses(PodUid, BTreeSet<IpAddr>),
     /// This one is gone.
     Gone(PodUid),
-    /// What the controller knows of the node's pods, whole: for pods that no runtime shows.
-    Directory(Vec<Pod>),
+    /// No runtime tells of pods now: those that begin are known when the controller names them.
+    RuntimeAway,
+}
+
+/// Whether a runtime tells of pods.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Runtime {
+    /// Nobody has said yet.
+    #[default]
+    Unheard,
+    /// It does.
+    Tells,
+    /// None does.
+    Away,
 }
 
 /// The node's pods, as it was told of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Inventory {
+    /// By the runtime.
     shown: BTreeMap<PodUid, Pod>,
-    directory: BTreeMap<PodUid, Pod>,
-    is_complete: bool,
+    /// By the controller.
+    named: BTreeMap<PodUid, Pod>,
+    runtime: Runtime,
+    shown_all: bool,
+    named_all: bool,
 }
 
 impl Inventory {
@@ -160,7 +187,7 @@ impl Inventory {
                     let known = before.get(&pod.uid);
                     self.shown.insert(pod.uid.clone(), following(pod, known));
                 }
-                self.is_complete = true;
+                (self.runtime, self.shown_all) = (Runtime::Tells, true);
             }
             PodFact::Runs(pod) => {
                 self.take_away(&pod.addresses);
@@ -173,10 +200,19 @@ impl Inventory {
                 }
             }
             PodFact::Gone(uid) => drop(self.shown.remove(&uid)),
-            PodFact::Directory(pods) => {
-                self.directory = pods.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
-                self.is_complete = true;
-            }
+            PodFact::RuntimeAway => self.runtime = Runtime::Away,
+        }
+    }
+
+    /// Takes in which pods the controller names.
+    pub(crate) fn name(&mut self, snapshot: &Snapshot) {
+        let pods = snapshot.pods.iter().map(|(uid, pod)| pod.running(uid));
+        let named = pods.map(|pod| (pod.uid.clone(), pod)).collect();
+        let before = std::mem::replace(&mut self.named, named);
+        self.named_all |= snapshot.names_pods;
+        // Nobody else tells that they are gone, and that their addresses are others'.
+        if self.runtime == Runtime::Away {
+            self.shown.retain(|uid, _| !before.contains_key(uid) || self.named.contains_key(uid));
         }
     }
 
@@ -191,18 +227,30 @@ impl Inventory {
 
     /// A pod; what the runtime shows counts before what the controller knows.
     pub fn get(&self, uid: &PodUid) -> Option<&Pod> {
-        self.shown.get(uid).or_else(|| self.directory.get(uid))
+        self.shown.get(uid).or_else(|| self.named.get(uid))
+    }
+
+    /// Every pod that the runtime shows, by UID.
+    pub fn shown(&self) -> impl Iterator<Item = &Pod> {
+        self.shown.values()
     }
 
     /// Every pod that is known, by UID.
     pub fn iter(&self) -> impl Iterator<Item = &Pod> {
-        let others = self.directory.values().filter(|pod| !self.shown.contains_key(&pod.uid));
+        let others = self.named.values().filter(|pod| !self.shown.contains_key(&pod.uid));
         self.shown.values().chain(others)
     }
 
     /// Whether it was told of all pods at least once. Before, that one is not known says nothing.
-    pub const fn is_complete(&self) -> bool {
-        self.is_complete
+    /// The controller's word is not waited for where a runtime may tell more.
+    pub fn is_complete(&self) -> bool {
+        self.shown_all || (self.runtime == Runtime::Away && self.named_all)
+    }
+
+    /// Whether no runtime tells of pods: each is known when the controller names it, and of one
+    /// that goes nobody tells but its cgroup.
+    pub fn is_runtime_away(&self) -> bool {
+        self.runtime == Runtime::Away
     }
 }
 

@@ -35,7 +35,7 @@ pub use control::{Control, ControlValue, Controller};
 pub use delta::{Delta, DeltaError, SetChange};
 pub use desired::{Degradation, Desired, DesiredCgroup, DesiredNetwork, Overlay};
 pub use facts::{Fact, FactError, Index, Snapshot};
-pub use inventory::{Claim, Inventory, Pod, PodFact, PodPath, PodUid, Rank};
+pub use inventory::{Claim, Inventory, NamedPod, Pod, PodFact, PodPath, PodUid, Rank};
 pub use judge::{Attempt, Failure, State, judge};
 pub use meter::Meter;
 pub use name::{CgroupId, VirtualClusterName, VirtualClusterNumber};

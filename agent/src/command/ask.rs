@@ -124,7 +124,29 @@ fn pods_lines(pods: &v1::NodePods) -> Vec<String> {
         "other pods: {} of nobody, {} never cut off, {} not known",
         pods.of_nobody, pods.exempt, pods.unknown
     );
-    [runtime].into_iter().chain(registered).chain([others]).collect()
+    let late = pods.late.as_ref().map(late_line);
+    [runtime].into_iter().chain(late).chain(registered).chain([others]).collect()
+}
+
+fn late_line(late: &v1::LatePods) -> String {
+    let milliseconds = |nanoseconds: u64| nanoseconds.div_ceil(1_000_000);
+    format!(
+        "pods are registered when the controller tells: {} waited, the last {} ms, the longest {} ms; \
+         {} wait now",
+        late.registered,
+        milliseconds(late.last_nanoseconds),
+        milliseconds(late.longest_nanoseconds),
+        late.waiting
+    )
+}
+
+fn late_json(late: &v1::LatePods) -> serde_json::Value {
+    serde_json::json!({
+        "registered": late.registered,
+        "last_nanoseconds": late.last_nanoseconds,
+        "longest_nanoseconds": late.longest_nanoseconds,
+        "waiting": late.waiting,
+    })
 }
 
 fn pods_json(pods: &v1::NodePods) -> serde_json::Value {
@@ -142,6 +164,7 @@ fn pods_json(pods: &v1::NodePods) -> serde_json::Value {
         "exempt": pods.exempt,
         "of_nobody": pods.of_nobody,
         "unknown": pods.unknown,
+        "late": pods.late.as_ref().map(late_json),
     })
 }
 

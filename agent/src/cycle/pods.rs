@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bulkhead_core::{
     CgroupId, Claim, Fact, LocalPod, LocalPods, NetworkMode, Observed, Placement, Pod,
-    PodAccounting, PodCgroup, PodFact, PodOwner, PodPath, PodUid, Sample, Snapshot, Unknown,
+    PodAccounting, PodCgroup, PodFact, PodOwner, PodPath, PodUid, Sample, Snapshot, Step, Unknown,
     UsageRecord, VirtualClusterName, VirtualClusterNumber, account_pods,
 };
 
 use super::Cycle;
+use super::late::{Late, Waits};
 use crate::clock::Now;
 use crate::kernel::seam::{Kernel, KernelError};
 
@@ -51,6 +53,8 @@ pub struct PodsReport {
     pub is_complete: bool,
     /// Pods that went without a last count since the agent began.
     pub ended_unseen: BTreeMap<VirtualClusterName, u64>,
+    /// How late pods were registered while no runtime told of them.
+    pub late: Late,
 }
 
 /// How many UIDs a report shows.
@@ -67,6 +71,9 @@ pub(super) struct Registered {
     /// Pods whose last count was taken when they were stopped.
     counted_last: BTreeSet<CgroupId>,
     ended_unseen: BTreeMap<VirtualClusterName, u64>,
+    waits: Waits,
+    /// When the turn began, nanoseconds since boot; `None`: there was none.
+    began: Option<(u64, Instant)>,
 }
 
 impl Registered {
@@ -76,7 +83,7 @@ impl Registered {
         self.names.extend(clusters.map(|one| (one.number.get(), one.name.clone())));
     }
 
-    pub(super) fn see(&mut self, observed: &Observed) {
+    fn see(&mut self, observed: &Observed) {
         for (id, owner) in &self.owners {
             let went = self.pods.contains_key(id) && !observed.pods.contains_key(id);
             if went && !self.counted_last.remove(id) {
@@ -98,6 +105,14 @@ impl Registered {
         self.counted_last.retain(|id| observed.pods.contains_key(id));
     }
 
+    /// A step of the turn was done.
+    pub(super) fn done(&mut self, step: &Step) {
+        if let (Step::SetPodMember { pod, .. }, Some((began, clock))) = (step, self.began) {
+            let passed = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.waits.registered(pod.path.uid(), began.saturating_add(passed));
+        }
+    }
+
     pub(super) fn has(&self, id: CgroupId) -> bool {
         self.pods.contains_key(&id)
     }
@@ -113,6 +128,24 @@ impl Registered {
 }
 
 impl<K: Kernel> Cycle<K> {
+    /// Takes in what stands when a turn begins.
+    pub(super) fn see(&mut self, observed: &Observed, now: Now) {
+        let began = (now.since_boot_nanoseconds, Instant::now());
+        let first = self.registered.began.replace(began).is_none();
+        let away = self.index.inventory().is_runtime_away();
+        let overlay = self.desired.as_ref().and_then(|desired| desired.overlay.as_ref());
+        let is_nobodys = |uid: &PodUid| overlay.is_some_and(|it| it.others.contains(uid));
+        let there: BTreeSet<&PodUid> = observed.pods.values().map(PodPath::uid).collect();
+        let waits = |uid: &PodUid| away && there.contains(uid) && !is_nobodys(uid);
+        self.registered.waits.retain(waits);
+        // Those that were there first are as old as may be.
+        let known: BTreeSet<&PodUid> = self.registered.pods.values().map(PodPath::uid).collect();
+        for uid in there.iter().filter(|uid| !first && !known.contains(*uid) && waits(uid)) {
+            self.registered.waits.seen((*uid).clone(), began.0);
+        }
+        self.registered.see(observed);
+    }
+
     /// A pod begins to run: none of its containers does before this returns. Says what was decided,
     /// and whether a turn has to follow.
     pub fn admit(&mut self, pod: Pod, now: Now) -> (Admission, bool) {
@@ -193,6 +226,13 @@ impl<K: Kernel> Cycle<K> {
         Ok(())
     }
 
+    /// Cgroups of these pods were made, while no runtime tells of pods.
+    pub fn cgroups_seen(&mut self, pods: Vec<PodUid>, at: Now) {
+        for uid in pods {
+            self.registered.waits.seen(uid, at.since_boot_nanoseconds);
+        }
+    }
+
     /// A pod was stopped: nothing runs in it any more, and its cgroup is still there. What it used
     /// goes into the journal.
     pub fn count_last(&mut self, uid: &PodUid, now: Now) {
@@ -243,7 +283,7 @@ impl<K: Kernel> Cycle<K> {
         self.index.shared_snapshot().cloned()
     }
 
-    /// The pods of this node, for the controller.
+    /// The pods that the runtime shows, for the controller.
     pub fn local_pods(&self) -> LocalPods {
         let snapshot = self.index.snapshot();
         let local = |pod: &Pod| {
@@ -260,7 +300,7 @@ impl<K: Kernel> Cycle<K> {
             };
             (pod.uid.to_string(), local)
         };
-        self.index.inventory().iter().map(local).collect()
+        self.index.inventory().shown().map(local).collect()
     }
 
     pub(super) fn pods_report(&self) -> Option<PodsReport> {
@@ -273,6 +313,7 @@ impl<K: Kernel> Cycle<K> {
             policy: self.index.snapshot().map(|said| said.policy.unknown).unwrap_or_default(),
             is_complete: inventory.is_complete(),
             ended_unseen: self.registered.ended_unseen.clone(),
+            late: self.registered.waits.late().clone(),
             ..PodsReport::default()
         };
         for (id, path) in &self.registered.pods {

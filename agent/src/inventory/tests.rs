@@ -258,7 +258,7 @@ fn a_cgroup_that_comes_is_looked_at_unless_the_runtime_tells() {
     let (owner, heard) = mpsc::channel();
     let (to_state, state) = channel::channel(State::Connecting);
     watch_cgroups(root.path(), owner, state).unwrap();
-    let looks = || matches!(heard.recv_timeout(SOON), Ok(Event::Look));
+    let looks = || matches!(heard.recv_timeout(SOON), Ok(Event::Look(..)));
     made("burstable/pod1");
     assert!(looks());
     // A class whose directory comes later.
@@ -283,6 +283,25 @@ fn a_cgroup_that_comes_is_looked_at_unless_the_runtime_tells() {
     assert!(heard.recv_timeout(Duration::from_millis(300)).is_err());
 }
 
+#[tokio::test]
+async fn the_owner_hears_when_no_runtime_tells_any_more() {
+    let (owner, heard) = mpsc::channel();
+    let (to_state, state) = channel::channel(State::Connecting);
+    let telling = tokio::spawn(watch::tell_when_away(state, owner));
+    let options = Options {
+        socket: "/no/such/socket".into(),
+        ..Options::new(PluginName::new("bulkhead", 90).unwrap())
+    };
+    let (unheard, _) = mpsc::channel();
+    let (_told, told) = channel::channel(None);
+    let plugin = PodPlugin::new("/no/such/root".into(), ROOT.to_owned(), unheard, told);
+    let stop = tokio::time::sleep(Duration::from_millis(300));
+    bulkhead_nri::run_with_reconnect(&Arc::new(plugin), &options, &to_state, stop).await;
+    assert!(matches!(heard.try_recv(), Ok(Event::Learn(Fact::Pods(PodFact::RuntimeAway)))));
+    drop(to_state);
+    telling.await.unwrap();
+}
+
 #[test]
 fn conditions_say_what_is_not_seen_and_what_becomes_of_it() {
     let mut pods = PodsReport { is_complete: true, ..PodsReport::default() };
@@ -290,13 +309,20 @@ fn conditions_say_what_is_not_seen_and_what_becomes_of_it() {
         let conditions = conditions(&State::Connecting, pods).into_iter();
         conditions.map(|one| format!("{}: {}", one.subject, one.message)).collect::<Vec<_>>()
     };
-    assert!(said(&pods)[0].contains("nri: connecting; a pod that starts now is left alone"));
+    let first = said(&pods).remove(0);
+    assert!(first.starts_with("nri: connecting; pods are registered when"), "{first}");
+    assert!(first.contains("none waited yet; until then a pod that starts is left"), "{first}");
     pods.policy = Unknown::Deny;
+    pods.late =
+        Late { registered: 4, last_nanoseconds: 12_000_001, longest_nanoseconds: 340_000_000 };
     pods.unknown = vec![uid("1")];
     pods.unknown_count = 7;
     pods.ended_unseen = [("a".parse().unwrap(), 3)].into();
     let text = said(&pods).join("\n");
-    for part in ["cut off until", "pods: 7 pods", "cut off: 1", "usage: 3 pods", "\"a\""] {
+    let waited = "4 waited, the last for 13 ms, the longest for 340 ms";
+    for part in
+        ["starts is cut off", "pods: 7 pods", "cut off: 1", "usage: 3 pods", "\"a\"", waited]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     pods.is_complete = false;

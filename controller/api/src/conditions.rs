@@ -111,7 +111,15 @@ pub struct NodeStanding {
     /// Its pods there that use the node's own network namespace.
     pub host_network_pods: u32,
     /// Pods are found by the kubelet's cgroups, after they began, because the runtime has no NRI.
-    pub without_nri: bool,
+    pub without_nri: Option<Window>,
+}
+
+/// For how long a pod may send before it is known.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Window {
+    /// The longest that any pod waited since the node's agent began, from when its cgroup was seen
+    /// to when it stood in the kernel's table; `None`: none was registered so yet.
+    pub longest_nanoseconds: Option<u64>,
 }
 
 /// Whether a node's agent is heard of.

@@ -1,5 +1,6 @@
 //! Objects as they arrive: only the fields that are needed are read, so nothing else of them is
-//! ever kept. Annotations, managed fields, containers are skipped while they are parsed.
+//! ever kept. Managed fields, containers, and all annotations but one are skipped while they are
+//! parsed.
 
 mod shapes;
 
@@ -8,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bulkhead_api::membership;
-use bulkhead_core::AddressBlock;
+use bulkhead_core::{AddressBlock, NamedPod};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{PartialObjectMeta, Resource};
@@ -19,6 +20,13 @@ use super::index::told::{self, Backend, Key};
 
 /// The taint that keeps pods away from a node until its agent enforces.
 pub(crate) const NOT_READY: &str = "bulkhead.dev/agent-not-ready";
+
+/// The annotation that the mirror of a static pod has.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// The least priority that only the classes of the system itself can give
+/// (`SystemCriticalPriority`).
+const CRITICAL: i32 = 2_000_000_000;
 
 /// The label of an `EndpointSlice` that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -67,6 +75,7 @@ impl Seen for Pod {
     fn told(self) -> told::Pod {
         let Self { metadata, spec, status } = self;
         let texts = status.pod_ips.iter().map(|it| &it.ip).chain(&status.pod_ip);
+        let mirror = metadata.annotations.as_ref().and_then(|all| all.get(MIRROR));
         told::Pod {
             key: key(&metadata),
             uid: metadata.uid.as_deref().unwrap_or_default().into(),
@@ -76,6 +85,8 @@ impl Seen for Pod {
             ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             ending: metadata.deletion_timestamp.is_some(),
             created: metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
+            is_critical: spec.priority >= CRITICAL,
+            mirror_of: mirror.and_then(|hash| NamedPod::mirrored(hash)),
             labels: Arc::new(metadata.labels.unwrap_or_default()),
         }
     }
@@ -228,6 +239,25 @@ mod tests {
             "metadata": { "name": "p" }, "status": { "phase": "Failed", "podIP": "10.1.0.1" },
         }));
         assert!(ended.ended);
+    }
+
+    #[test]
+    fn critical_pods_and_mirrors_of_static_ones_are_known_for_such() {
+        let of = |mirror: &str, priority: i64| {
+            told::<Pod>(json!({
+                "metadata": {
+                    "name": "p", "annotations": { "long": "text", "kubernetes.io/config.mirror": mirror },
+                },
+                "spec": { "priority": priority },
+            }))
+        };
+        let hash = "0123456789abcdef0123456789abcdef";
+        let mirror = of(hash, 2_000_001_000);
+        assert!(mirror.is_critical);
+        assert_eq!(mirror.mirror_of.unwrap().as_str(), hash);
+        // What users' own classes can give; the UID of a pod of the API server's.
+        let forged = of("01234567-89ab-cdef-0123-456789abcdef", 1_000_000_000);
+        assert_eq!((forged.is_critical, forged.mirror_of), (false, None));
     }
 
     #[test]

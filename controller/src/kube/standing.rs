@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_api::catalogue::Subject;
 use bulkhead_api::conditions::{
-    self, Agent, Holds, Kind, Known, NodeStanding, NodeState, Reason, Verdict,
+    self, Agent, Holds, Kind, Known, NodeStanding, NodeState, Reason, Verdict, Window,
 };
 use bulkhead_api::object::{Mode, ObjectStatus, VirtualClusterStatus};
 use bulkhead_core::{NetworkMode, VirtualClusterName};
@@ -80,9 +80,20 @@ impl Agents {
             // No pod is placed anywhere else yet.
             overlay_pods: count(present.pods),
             host_network_pods: count(present.host_network),
-            without_nri: status.is_some_and(|it| it.reasons.iter().any(|it| it.subject == "nri")),
+            without_nri: status.and_then(window),
         }
     }
+}
+
+/// How late a node without NRI knows its pods; `None`: it has NRI.
+fn window(status: &v1::NodeStatus) -> Option<Window> {
+    let of = |late: &v1::LatePods| Window {
+        longest_nanoseconds: (late.registered > 0).then_some(late.longest_nanoseconds),
+    };
+    let late = status.late_pods.as_ref().map(of);
+    // Agents before this version say it in words only.
+    let in_words = || status.reasons.iter().any(|it| it.subject == "nri").then(Window::default);
+    late.or_else(in_words)
 }
 
 fn count(number: usize) -> u32 {
@@ -328,14 +339,28 @@ mod tests {
         let connected = v1::node::Connection::Connected;
         let reason = |agents: &Agents| {
             let status = read(&wanted(&picture("Enforce", "2"), agents, &at(1))[0]);
-            condition(&status, Kind::BoundaryWeak).reason.clone()
+            let weak = condition(&status, Kind::BoundaryWeak);
+            (weak.reason.clone(), weak.message.clone())
         };
         let mut agents = agents(State::Applied, connected);
-        assert_eq!(reason(&agents), "NothingKnown");
-        let node = agents.0.get_mut("n").unwrap();
+        assert_eq!(reason(&agents).0, "NothingKnown");
         let nri = v1::Reason { subject: "nri".to_owned(), message: "not connected".to_owned() };
-        node.status.as_mut().unwrap().reasons.push(nri);
-        assert_eq!(reason(&agents), "NoNRI");
+        let stands = |agents: &mut Agents, reasons, late_pods| {
+            let status = agents.0.get_mut("n").unwrap().status.as_mut().unwrap();
+            (status.reasons, status.late_pods) = (reasons, late_pods);
+        };
+        stands(&mut agents, vec![nri], None);
+        assert_eq!(reason(&agents).0, "NoNRI");
+        let late = v1::LatePods {
+            registered: 3,
+            last_nanoseconds: 1,
+            longest_nanoseconds: 432_100_000,
+            waiting: 0,
+        };
+        stands(&mut agents, Vec::new(), Some(late));
+        let (reason, message) = reason(&agents);
+        assert_eq!(reason, "NoNRI");
+        assert!(message.contains("n (at most 440 ms so far)"), "{message}");
     }
 
     #[test]

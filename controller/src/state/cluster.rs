@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use bulkhead_core::{AddressBlock, Bindings, NodePolicy, VirtualClusterName};
+use bulkhead_core::{AddressBlock, Bindings, NamedPod, NodePolicy, PodUid, VirtualClusterName};
 
 /// Whose the addresses of a pod or a Service are.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -33,6 +34,32 @@ pub struct Pod {
     /// It is being deleted (metadata.deletionTimestamp): whoever else has one of its addresses
     /// has it now.
     pub ending: bool,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name; empty: its node is told nothing of it.
+    pub name: Arc<str>,
+    /// Its priority is one that only the system's own classes give.
+    pub is_critical: bool,
+    /// The static pod whose mirror it is.
+    pub mirror_of: Option<PodUid>,
+}
+
+impl Pod {
+    /// What its node is told of it; `None`: nothing.
+    pub(super) fn named(&self) -> Option<NamedPod> {
+        let is_told = !self.node.is_empty() && !self.namespace.is_empty() && !self.name.is_empty();
+        is_told.then(|| NamedPod {
+            namespace: Arc::clone(&self.namespace),
+            name: Arc::clone(&self.name),
+            owner: match &self.owner {
+                // Its own namespace says nothing of the pod whose mirror it is.
+                Owner::VirtualCluster(name) if self.mirror_of.is_none() => Some(name.clone()),
+                _ => None,
+            },
+            is_critical: self.is_critical,
+            mirror_of: self.mirror_of.clone(),
+        })
+    }
 }
 
 /// The frontends of a Service: cluster, load balancer and external addresses.

@@ -7,6 +7,7 @@ use bulkhead_core::{AddressBlock, VirtualClusterName};
 
 use super::blocks::Blocks;
 use super::cluster::ClusterChange;
+use super::directory::Places;
 use super::holders::{Holders, Says};
 use super::{Known, World, replace};
 use crate::ledger::{Ledger, LedgerError};
@@ -18,6 +19,8 @@ const RESERVED: u64 = 64;
 #[derive(Debug, Default)]
 pub(super) struct Making {
     pub(super) holders: Holders,
+    /// Where each pod is named.
+    places: Places,
     /// What objects say and what the cluster says, each for itself.
     pub(super) shared: [BTreeSet<AddressBlock>; 2],
     pub(super) cluster_ranges: [BTreeSet<AddressBlock>; 2],
@@ -67,8 +70,12 @@ impl Making {
                 |name| services.get(name).is_some_and(Option::is_some),
                 |name| nodes.get(name).is_some_and(Option::is_some),
             );
+            let is_there = |uid: &str| pods.get(uid).is_some_and(Option::is_some);
+            self.places.retain(&mut world.directory, is_there);
+            world.names_pods = true;
         }
         for (uid, pod) in &pods {
+            self.places.set(&mut world.directory, uid, pod.as_ref());
             self.holders.set_pod(uid, pod.as_ref());
         }
         for (name, service) in &services {

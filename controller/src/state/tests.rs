@@ -136,6 +136,59 @@ fn a_view_that_does_not_change_is_no_news() {
     assert_eq!(place.generation(), generation);
 }
 
+/// A pod with a name.
+fn named(node: &str, owner: &str, namespace: &str) -> Option<Pod> {
+    pod(node, owner, &[]).map(|pod| Pod { namespace: namespace.into(), name: "p".into(), ..pod })
+}
+
+#[test]
+fn a_node_is_told_its_own_pods_and_no_others_by_name() {
+    let place = Place::with(&[("a", &[], &[])]);
+    assert!(!place.told("n1").names_pods, "nobody watches them yet");
+    let pods = [("1", named("n1", "a", "team")), ("2", named("n2", "shared", "x"))];
+    let pods = pods.map(|(uid, pod)| (uid.to_owned(), pod));
+    let change = ClusterChange { whole: true, pods: pods.into(), ..ClusterChange::default() };
+    place.state.change_cluster(change).unwrap();
+    let told = |node: &str| {
+        let told = place.told(node);
+        assert!(told.names_pods);
+        let pods = told.pods.iter().map(|(uid, pod)| {
+            let owner = pod.owner.as_ref().map_or("-", |name| name.as_str());
+            format!("{uid} {}/{} {owner}", pod.namespace, pod.name)
+        });
+        pods.collect::<Vec<_>>()
+    };
+    assert_eq!(told("n1"), ["1 team/p a"]);
+    assert_eq!(told("n2"), ["2 x/p -"]);
+    assert_eq!(told("elsewhere"), Vec::<String>::new());
+    // One without a node is nobody's to be told of; one that is relabelled is told at once.
+    place.pods(&[("3", named("", "a", "team")), ("1", named("n1", "", "team"))]);
+    assert_eq!(told("n1"), ["1 team/p -"]);
+    place.pods(&[("3", named("n1", "a", "team")), ("1", None)]);
+    assert_eq!(told("n1"), ["3 team/p a"]);
+    place.pods(&[("3", named("n2", "a", "team"))]);
+    assert_eq!((told("n1").len(), told("n2").len()), (0, 2));
+    // What a whole list does not name is gone.
+    let change = ClusterChange { whole: true, ..ClusterChange::default() };
+    place.state.change_cluster(change).unwrap();
+    assert_eq!((told("n1").len(), told("n2").len()), (0, 0));
+}
+
+#[test]
+fn a_pod_that_comes_is_news_for_its_node_only() {
+    let place = Place::with(&[("a", &[], &[])]);
+    place.pods(&[("1", named("n1", "a", "team")), ("2", named("n2", "a", "team"))]);
+    let (first, second, held) = (place.view("n1"), place.view("n2"), place.generation());
+    place.pods(&[("3", named("n2", "", "x"))]);
+    let world = place.state.current();
+    assert!(first.delta_to(&first.later(&world, "n1"), held).is_empty());
+    let delta = second.delta_to(&second.later(&world, "n2"), held);
+    assert_eq!(delta.pods.keys().map(|uid| uid.as_str()).collect::<Vec<_>>(), ["3"]);
+    let again = place.generation();
+    place.pods(&[("3", named("n2", "", "x"))]);
+    assert_eq!(place.generation(), again, "said again, nothing is counted");
+}
+
 #[test]
 fn an_address_has_one_owner_whoever_says_what() {
     let place =
@@ -287,7 +340,10 @@ fn do_it(place: &Place, act: &Act) {
             let pod = placed.as_ref().and_then(|(node, owner, addresses)| {
                 let texts: Vec<String> = addresses.iter().map(host).collect();
                 let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-                pod(&format!("n{node}"), OWNERS[usize::from(*owner)], &texts)
+                let pod = pod(&format!("n{node}"), OWNERS[usize::from(*owner)], &texts)?;
+                // Some have no name that could be told.
+                let name = if *owner == 5 { "" } else { "p" };
+                Some(Pod { namespace: "n".into(), name: name.into(), ..pod })
             });
             place.pods(&[(&uid.to_string(), pod)]);
         }

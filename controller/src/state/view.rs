@@ -1,14 +1,18 @@
-//! What one node is told: every virtual cluster as it is defined, and the addresses of the pods
-//! and Services of those that the node can meet: that have a pod on it, or may talk with one that
-//! has. What it is never told of is inside the cluster's ranges, and foreign.
+//! What one node is told: every virtual cluster as it is defined, the node's own pods by name, and
+//! the addresses of the pods and Services of those that the node can meet: that have a pod on it,
+//! or may talk with one that has. What it is never told of is inside the cluster's ranges, and
+//! foreign.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bulkhead_core::{AddressBlock, Delta, SetChange, Snapshot, VirtualCluster, VirtualClusterName};
+use bulkhead_core::{
+    AddressBlock, Delta, NamedPod, PodUid, SetChange, Snapshot, VirtualCluster, VirtualClusterName,
+};
 
 use super::addresses::AddressSet;
+use super::directory::NodePods;
 use super::{Known, World, differing};
 
 type Names = BTreeSet<VirtualClusterName>;
@@ -21,6 +25,8 @@ pub(crate) struct View {
     present: Option<Arc<Names>>,
     /// These, and whom they may talk with.
     near: Arc<Names>,
+    /// The node's own pods; `None`: it has none.
+    pods: Option<Arc<NodePods>>,
 }
 
 impl View {
@@ -32,7 +38,8 @@ impl View {
             near.insert(name.clone());
             near.extend(world.peers.get(name).into_iter().flatten().cloned());
         }
-        Self { world: Arc::clone(world), present, near: Arc::new(near) }
+        let pods = world.directory.of(node).cloned();
+        Self { world: Arc::clone(world), present, near: Arc::new(near), pods }
     }
 
     /// The same node's view of a later generation.
@@ -43,7 +50,8 @@ impl View {
             _ => false,
         };
         if same_present && Arc::ptr_eq(&self.world.peers, &world.peers) {
-            return Self { world: Arc::clone(world), ..self.clone() };
+            let pods = world.directory.of(node).cloned();
+            return Self { world: Arc::clone(world), pods, ..self.clone() };
         }
         Self::new(world, node)
     }
@@ -72,6 +80,11 @@ impl View {
         self.world.shared.iter().copied().chain(addresses)
     }
 
+    /// The node's own pods, by UID.
+    pub(crate) fn pods(&self) -> impl Iterator<Item = (&PodUid, &Arc<NamedPod>)> {
+        self.pods.iter().flat_map(|pods| pods.iter())
+    }
+
     /// All of it, under a number.
     pub(crate) fn snapshot(&self, generation: u64) -> Snapshot {
         Snapshot {
@@ -82,6 +95,8 @@ impl View {
             node_addresses: self.world.node_addresses.iter().collect(),
             bindings: (*self.world.bindings).clone(),
             policy: self.world.policy,
+            names_pods: self.world.names_pods,
+            pods: self.pods().map(|(uid, pod)| (uid.clone(), NamedPod::clone(pod))).collect(),
         }
     }
 
@@ -109,7 +124,18 @@ impl View {
             delta.unbound = before.bindings.0.keys().filter(gone).cloned().collect();
         }
         delta.policy = (before.policy != now.policy).then_some(now.policy);
+        delta.names_pods = (before.names_pods != now.names_pods).then_some(now.names_pods);
+        self.compare_pods(new, &mut delta);
         delta
+    }
+
+    fn compare_pods(&self, new: &Self, delta: &mut Delta) {
+        let none = NodePods::new();
+        match (&self.pods, &new.pods) {
+            (Some(before), Some(now)) if Arc::ptr_eq(before, now) => {}
+            (before, now) => delta
+                .compare_pods(before.as_deref().unwrap_or(&none), now.as_deref().unwrap_or(&none)),
+        }
     }
 
     fn names_that_may_differ(&self, new: &Self) -> Names {

@@ -4,6 +4,7 @@
 use std::iter::Peekable;
 
 use bulkhead_proto::bindings::namespace_bindings;
+use bulkhead_proto::pods::named_pod;
 use bulkhead_proto::v1;
 use prost::Message;
 
@@ -22,6 +23,7 @@ enum Entry {
     Range(String),
     NodeAddress(String),
     Binding(v1::NamespaceBinding),
+    Pod(v1::NamedPod),
 }
 
 impl Entry {
@@ -29,6 +31,7 @@ impl Entry {
         match self {
             Self::Cluster(cluster) => cluster.encoded_len(),
             Self::Binding(binding) => binding.encoded_len(),
+            Self::Pod(pod) => pod.encoded_len(),
             Self::Shared(text) | Self::Range(text) | Self::NodeAddress(text) => text.len(),
         }
     }
@@ -40,6 +43,7 @@ impl Entry {
             Self::Range(text) => chunk.cluster_ranges.push(text),
             Self::NodeAddress(text) => chunk.node_addresses.push(text),
             Self::Binding(binding) => chunk.bindings.push(binding),
+            Self::Pod(pod) => chunk.pods.push(pod),
         }
     }
 }
@@ -55,10 +59,12 @@ pub(super) fn chunks(view: &View, most: usize) -> impl Iterator<Item = v1::Snaps
         .chain(world.node_addresses.iter().map(|address| Entry::NodeAddress(address.to_string())))
         .chain(
             bindings.flat_map(|(name, bound)| namespace_bindings(name, bound)).map(Entry::Binding),
-        );
+        )
+        .chain(view.pods().map(|(uid, pod)| Entry::Pod(named_pod(uid, pod))));
     Chunks {
         generation: world.generation,
         policy: Some(world.policy.into()),
+        names_pods: world.names_pods,
         most: most.saturating_sub(FRAME),
         entries: entries.peekable(),
         first: true,
@@ -70,6 +76,8 @@ struct Chunks<I: Iterator> {
     generation: u64,
     /// Until it was said, in the first.
     policy: Option<v1::NodePolicy>,
+    /// Until it was said, in the first.
+    names_pods: bool,
     most: usize,
     entries: Peekable<I>,
     first: bool,
@@ -87,6 +95,7 @@ impl<I: Iterator<Item = Entry>> Iterator for Chunks<I> {
             generation: self.generation,
             first: std::mem::take(&mut self.first),
             policy: self.policy.take(),
+            names_pods: std::mem::take(&mut self.names_pods),
             ..v1::SnapshotChunk::default()
         };
         let (mut bytes, most) = (0, self.most);

@@ -67,6 +67,7 @@ impl Running {
             bound: BTreeMap::new(),
             shared: BTreeSet::new(),
             ranges: BTreeSet::new(),
+            pods: BTreeMap::new(),
         };
         let facts = v1::NodeFacts { boot_id: "boot".to_owned(), ..v1::NodeFacts::default() };
         let hello = v1::Hello {
@@ -92,6 +93,8 @@ pub(crate) struct Agent {
     pub(crate) bound: BTreeMap<String, Vec<String>>,
     pub(crate) shared: BTreeSet<String>,
     pub(crate) ranges: BTreeSet<String>,
+    /// The pods that are named to it, by UID.
+    pub(crate) pods: BTreeMap<String, v1::NamedPod>,
 }
 
 impl Agent {
@@ -130,6 +133,11 @@ impl Agent {
         self.addresses.get(virtual_cluster).is_some_and(|all| all.contains(address))
     }
 
+    /// A pod that is named to it.
+    pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<&v1::NamedPod> {
+        self.pods.values().find(|pod| pod.namespace == namespace && pod.name == name)
+    }
+
     /// How many virtual clusters have an address.
     pub(crate) fn holders(&self, address: &str) -> usize {
         self.addresses.values().filter(|all| all.contains(address)).count()
@@ -141,11 +149,14 @@ impl Agent {
             self.bound.clear();
             self.shared.clear();
             self.ranges.clear();
+            self.pods.clear();
+            assert!(chunk.names_pods, "it watches pods");
         }
         chunk.virtual_clusters.into_iter().for_each(|it| self.upsert(it));
         self.bind(chunk.bindings);
         self.shared.extend(chunk.shared);
         self.ranges.extend(chunk.cluster_ranges);
+        self.name(chunk.pods);
         chunk.last.then_some(chunk.generation)
     }
 
@@ -168,7 +179,15 @@ impl Agent {
         self.shared.retain(|it| !delta.shared_removed.contains(it));
         self.ranges.extend(delta.cluster_ranges_added);
         self.ranges.retain(|it| !delta.cluster_ranges_removed.contains(it));
+        for uid in &delta.pods_gone {
+            assert!(self.pods.remove(uid).is_some(), "{uid} was not named");
+        }
+        self.name(delta.pods);
         delta.generation
+    }
+
+    fn name(&mut self, pods: Vec<v1::NamedPod>) {
+        self.pods.extend(pods.into_iter().map(|pod| (pod.uid.clone(), pod)));
     }
 
     fn upsert(&mut self, it: v1::AgentVirtualCluster) {

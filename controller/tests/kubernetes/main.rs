@@ -50,6 +50,8 @@ async fn the_controller_in_a_cluster() {
     println!("a Service is its backends'");
     moves(&client, &mut agent).await;
     println!("an address moves");
+    names(&client, &running, &mut agent).await;
+    println!("pods are named to their node");
     conflict_and_invalid(&client).await;
     println!("conflicts and invalid objects are told");
     measure(&client, &mut agent).await;
@@ -178,6 +180,43 @@ async fn moves(client: &Client, agent: &mut Agent) {
         agent.hear().await;
         assert!(agent.holders("10.1.0.9") <= 1, "it is in both: {:?}", agent.addresses);
     }
+}
+
+/// Each pod is named to its own node, with whose it is and what it is to the node.
+async fn names(client: &Client, running: &Running, agent: &mut Agent) {
+    assert_eq!(agent.pod("a", "first").unwrap().virtual_cluster, "a");
+    let mut critical = pod("plain", "critical");
+    critical["spec"]["priorityClassName"] = json!("system-cluster-critical");
+    let mut mirror = pod("kube-system", "etcd-n1");
+    let hash = "0123456789abcdef0123456789abcdef";
+    mirror["metadata"]["annotations"] = json!({ "kubernetes.io/config.mirror": hash });
+    let mut elsewhere = pod("a", "elsewhere");
+    elsewhere["spec"]["nodeName"] = json!("n2");
+    for object in [elsewhere, critical, mirror, pod("plain", "last")] {
+        apply(client, object).await;
+    }
+    agent.hear_until("the last is named", |it| it.pod("plain", "last").is_some()).await;
+    let critical = agent.pod("plain", "critical").unwrap();
+    assert!(critical.critical && critical.virtual_cluster.is_empty());
+    assert!(!agent.pod("plain", "last").unwrap().critical);
+    assert_eq!(agent.pod("kube-system", "etcd-n1").unwrap().mirror_of, hash);
+    assert_eq!(agent.pod("a", "elsewhere"), None);
+    let mut other = running.agent("n2").await;
+    other.hear_until("its own is named", |it| !it.pods.is_empty()).await;
+    assert_eq!(other.pods.len(), 1);
+    assert_eq!(other.pod("a", "elsewhere").unwrap().virtual_cluster, "a");
+    // One ends, another is gone.
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "plain");
+    set_status(&pods, "critical", json!({ "phase": "Failed" })).await;
+    let gone = |it: &Agent| it.pod("plain", "critical").is_none();
+    agent.hear_until("it has ended", gone).await;
+    pods.delete("last", &DeleteParams::default().grace_period(0)).await.unwrap();
+    agent.hear_until("it is gone", |it| it.pod("plain", "last").is_none()).await;
+    for (namespace, name) in [("a", "elsewhere"), ("kube-system", "etcd-n1")] {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        pods.delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
+    }
+    agent.hear_until("the mirror is gone", |it| it.pod("kube-system", "etcd-n1").is_none()).await;
 }
 
 async fn conflict_and_invalid(client: &Client) {

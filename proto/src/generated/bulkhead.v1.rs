@@ -955,6 +955,27 @@ pub struct NodeStatus {
     /// Records in the journal that the controller has not acknowledged.
     #[prost(uint64, tag = "4")]
     pub journal_backlog_records: u64,
+    /// How late pods are known; absent: the runtime tells of each before its containers run.
+    #[prost(message, optional, tag = "20")]
+    pub late_pods: ::core::option::Option<LatePods>,
+}
+/// Pods of which no runtime tells: each is registered when its cgroup is there and the controller
+/// has named it. What was sent in between was not judged, or cut off, as the policy says. All since
+/// the agent began.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LatePods {
+    /// How many were registered after their cgroup was seen.
+    #[prost(uint64, tag = "1")]
+    pub registered: u64,
+    /// Between the two, of the pod that was registered last.
+    #[prost(uint64, tag = "2")]
+    pub last_nanoseconds: u64,
+    /// The longest of all.
+    #[prost(uint64, tag = "3")]
+    pub longest_nanoseconds: u64,
+    /// Pods whose cgroup is there and that wait now.
+    #[prost(uint32, tag = "4")]
+    pub waiting: u32,
 }
 /// Generated client implementations.
 pub mod nodes_client {
@@ -1433,6 +1454,13 @@ pub struct SnapshotChunk {
     /// How the node treats what it does not know; in the first chunk, absent: the defaults.
     #[prost(message, optional, tag = "9")]
     pub policy: ::core::option::Option<NodePolicy>,
+    /// In the first chunk: `pods` of all chunks name every pod of the node that has not ended. Else
+    /// the controller does not know pods.
+    #[prost(bool, tag = "20")]
+    pub names_pods: bool,
+    /// The pods of this node and of no other, as the API server has them now.
+    #[prost(message, repeated, tag = "21")]
+    pub pods: ::prost::alloc::vec::Vec<NamedPod>,
 }
 /// What changed since a generation that this stream carried. It takes effect whole; where the base
 /// is not the generation that the agent holds, the agent ends the stream and is told everything.
@@ -1472,6 +1500,36 @@ pub struct SnapshotDelta {
     /// Absent: as before.
     #[prost(message, optional, tag = "14")]
     pub policy: ::core::option::Option<NodePolicy>,
+    /// Absent: as before.
+    #[prost(bool, optional, tag = "20")]
+    pub names_pods: ::core::option::Option<bool>,
+    /// Pods of the node that are new, or otherwise than they were.
+    #[prost(message, repeated, tag = "21")]
+    pub pods: ::prost::alloc::vec::Vec<NamedPod>,
+    /// UIDs of pods of the node that have ended or are gone.
+    #[prost(string, repeated, tag = "22")]
+    pub pods_gone: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A pod that the API server places on the node. Its addresses are in the same generation, with
+/// the virtual cluster that has them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamedPod {
+    /// As the API server has it.
+    #[prost(string, tag = "1")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// Whose it is, by its labels as they are now; empty: of no virtual cluster.
+    #[prost(string, tag = "4")]
+    pub virtual_cluster: ::prost::alloc::string::String,
+    /// Its priority is one that only the system's own classes give.
+    #[prost(bool, tag = "5")]
+    pub critical: bool,
+    /// It is the mirror of a static pod, which the kubelet knows by this UID; else empty.
+    #[prost(string, tag = "6")]
+    pub mirror_of: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AddressChange {
@@ -2067,6 +2125,9 @@ pub struct NodePods {
     /// Cgroups of pods of which nobody has told whose they are.
     #[prost(uint32, tag = "6")]
     pub unknown: u32,
+    /// How late pods are known while no runtime tells; absent: one does.
+    #[prost(message, optional, tag = "20")]
+    pub late: ::core::option::Option<LatePods>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisteredPods {

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use bulkhead_core::amount::Pids;
 use bulkhead_core::control::{CpuMax, Device, IoMax, Max};
 use bulkhead_core::{
-    AddressBlock, Amount, BasisPoints, Binding, Bytes, Capacities, Control, ControlValue, Fact, Guarantee,
-    Index, IoLimit, Limit, NanoCores, NetworkMode, NetworkPolicy, NodeFacts, NodePolicy, OnStale, Requirement, Selector, Snapshot, Support, Unknown,
-    VirtualCluster, VirtualClusterName, VirtualClusterNumber, compile,
+    AddressBlock, Amount, BasisPoints, Binding, Bytes, Capacities, Control, ControlValue, Fact,
+    Guarantee, Index, IoLimit, Limit, NamedPod, NanoCores, NetworkMode, NetworkPolicy, NodeFacts,
+    NodePolicy, OnStale, Requirement, Selector, Snapshot, Support, Unknown, VirtualCluster,
+    VirtualClusterName, VirtualClusterNumber, compile,
 };
 use bulkhead_proto::v1;
 use prost::Message;
@@ -143,7 +144,24 @@ pub fn snapshot(choices: &mut Choices<'_>, generation: u64) -> Snapshot {
         unknown: choices.of([Unknown::Allow, Unknown::Deny]),
         on_stale: choices.of([OnStale::AllowCounted, OnStale::Deny]),
     };
+    snapshot.names_pods = choices.yes();
+    for _ in 0..choices.below(3) {
+        let uid = choices.of(["1", "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "podless"]);
+        snapshot.pods.insert(uid.parse().expect("it is a UID"), named_pod(choices));
+    }
     snapshot
+}
+
+/// A pod as the controller could name it.
+fn named_pod(choices: &mut Choices<'_>) -> NamedPod {
+    let mirror_of = choices.of(["", "0123456789abcdef0123456789abcdef"]);
+    NamedPod {
+        namespace: choices.of(["team", "shop", "kube-system"]).into(),
+        name: "p".into(),
+        owner: choices.yes().then(|| name(choices)),
+        is_critical: choices.yes(),
+        mirror_of: NamedPod::mirrored(mirror_of),
+    }
 }
 
 /// Sent to a node, it is the same there.

@@ -5,6 +5,7 @@ mod counting;
 mod fixture;
 mod lifecycle;
 mod memory;
+mod no_runtime;
 mod overlay;
 mod refusals;
 mod sockets;

@@ -124,7 +124,8 @@ impl Node {
     }
 }
 
-fn open(sandbox: &Sandbox) -> OverlayKernel {
+/// The agent's kernel, with the sandbox's cgroups for the kubelet's.
+pub(crate) fn open(sandbox: &Sandbox) -> OverlayKernel {
     let tree = PodTree::open(sandbox.cgroups.root()).expect("open the kubelet's root");
     let [upper_level, ancestor_level] = tree.pod_levels();
     let options = BpfOptions { upper_level, ancestor_level, ..options(sandbox) };

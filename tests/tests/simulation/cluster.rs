@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use bulkhead_controller::{ClusterChange, Owner, Pod};
 use bulkhead_core::amount::Pids;
 use bulkhead_core::{
-    AddressBlock, Amount, Binding, Bindings, LocalPod, LocalPods, NodePolicy, Selector, Snapshot,
-    Unknown, VirtualClusterName,
+    AddressBlock, Amount, Binding, Bindings, LocalPod, LocalPods, NamedPod, NodePolicy, PodUid,
+    Selector, Snapshot, Unknown, VirtualClusterName,
 };
 
 use crate::random::Random;
@@ -132,6 +132,12 @@ impl Versions {
         let cluster = cluster.with_context(|| format!("{said} is of no version"))?;
         ensure!(snapshot.bindings == cluster.bindings, "bindings of generation {generation}");
         ensure!(snapshot.policy == cluster.policy, "policy of generation {generation}");
+        ensure!(
+            snapshot.names_pods && snapshot.pods == cluster.named(node),
+            "generation {generation}, cluster {}: node {node} is told {:?}",
+            cluster.version,
+            snapshot.pods
+        );
         for (name, told) in &snapshot.virtual_clusters {
             let (must, may) = cluster.addresses(name.as_str(), node, objects);
             let told: BTreeSet<IpAddr> =
@@ -179,7 +185,24 @@ impl Cluster {
         let owner = pod.owner.map_or(Owner::Nobody, |owner| Owner::VirtualCluster(name(owner)));
         let addresses = pod.known.then(|| address(uid)).into_iter().collect();
         let node = format!("node-{}", pod.node);
-        Some(Pod { node, owner, addresses, ..Pod::default() })
+        let (namespace, name) = ("team".into(), format!("pod-{uid}").into());
+        Some(Pod { node, owner, addresses, namespace, name, ..Pod::default() })
+    }
+
+    /// A node's own pods, as it must be told them.
+    fn named(&self, node: usize) -> BTreeMap<PodUid, NamedPod> {
+        let here = self.pods.iter().filter(|(_, pod)| pod.node == node);
+        let named = here.filter_map(|(uid, pod)| {
+            let named = NamedPod {
+                namespace: "team".into(),
+                name: format!("pod-{uid}").into(),
+                owner: pod.owner.map(name),
+                is_critical: false,
+                mirror_of: None,
+            };
+            Some((uid.to_string().parse().ok()?, named))
+        });
+        named.collect()
     }
 
     fn since(&self, before: &Self) -> ClusterChange {

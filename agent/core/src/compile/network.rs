@@ -25,8 +25,13 @@ struct Said<'a> {
 
 type Blocks<'a> = BTreeMap<AddressBlock, Said<'a>>;
 
-/// Addresses of pods that run here: newer than anything that the controller can know.
-pub(super) type Local<'a> = BTreeMap<IpAddr, &'a VirtualClusterName>;
+/// Addresses of pods that run here, as the runtime showed them.
+#[derive(Default)]
+pub(super) struct Local<'a> {
+    pub(super) addresses: BTreeMap<IpAddr, &'a VirtualClusterName>,
+    /// The runtime still tells: it is newer than anything that the controller can know.
+    pub(super) is_newest: bool,
+}
 
 /// An address of a pod here that an object gives to another virtual cluster as part of a block:
 /// the object's word holds.
@@ -68,13 +73,15 @@ pub(super) fn compile<'a>(
 /// else; those of hosts stay the hosts'.
 fn put_local<'a>(blocks: &mut Blocks<'a>, local: &Local<'a>) -> Vec<Contested<'a>> {
     let mut contested = Vec::new();
-    if local.is_empty() {
+    if local.addresses.is_empty() {
         return contested;
     }
     let lengths = lengths(blocks);
-    for (address, owner) in local {
+    for (address, owner) in &local.addresses {
         let block = AddressBlock::host(*address);
-        if blocks.get(&block).is_some_and(|said| said.flags & FarEnd::NODE != 0) {
+        let said = blocks.get(&block).copied().unwrap_or_default();
+        let is_others = said.owner.is_some_and(|other| other != *owner);
+        if said.flags & FarEnd::NODE != 0 || (is_others && !local.is_newest) {
             continue;
         }
         let net = block.net();

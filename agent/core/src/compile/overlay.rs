@@ -18,7 +18,8 @@ pub(super) fn compile(
     inventory: &Inventory,
     node: &NodeFacts,
 ) -> Result<Desired, CompileError> {
-    let (network, contested) = network::compile(snapshot, node, &local(snapshot, inventory))?;
+    let local = local(snapshot, inventory);
+    let (network, contested) = network::compile(snapshot, node, &local)?;
     let mut degraded: BTreeMap<_, Vec<Degradation>> = BTreeMap::new();
     for (name, virtual_cluster) in &snapshot.virtual_clusters {
         let unwritten = controls::unwritten(virtual_cluster, node);
@@ -29,15 +30,19 @@ pub(super) fn compile(
     for one in contested {
         degraded.entry(one.owner.clone()).or_default().push(contest(&one));
     }
-    let registered = |pod: &Pod| {
-        let pod = (pod.uid.clone(), register(pod, snapshot, &network.members)?);
-        Some(pod)
-    };
-    let overlay = Overlay {
-        pods: inventory.iter().filter_map(registered).collect(),
+    let mut overlay = Overlay {
         is_complete: inventory.is_complete(),
+        unnamed_stay: !inventory.is_complete() || inventory.is_runtime_away(),
         unknown: snapshot.policy.unknown,
+        ..Overlay::default()
     };
+    for pod in inventory.iter() {
+        let uid = pod.uid.clone();
+        match register(pod, snapshot, &network.members) {
+            Some(registered) => drop(overlay.pods.insert(uid, registered)),
+            None => drop(overlay.others.insert(uid)),
+        }
+    }
     let generation = snapshot.generation;
     let overlay = Some(overlay);
     Ok(Desired { generation, overlay, network, degraded, ..Desired::default() })
@@ -63,13 +68,13 @@ pub(crate) fn register(
 }
 
 fn local<'a>(snapshot: &'a Snapshot, inventory: &'a Inventory) -> Local<'a> {
-    let mut local = Local::new();
-    for pod in inventory.iter() {
+    let mut addresses = BTreeMap::new();
+    for pod in inventory.shown() {
         if let Claim::Member(owner) = pod.claim(snapshot) {
-            local.extend(pod.addresses.iter().map(|address| (*address, owner)));
+            addresses.extend(pod.addresses.iter().map(|address| (*address, owner)));
         }
     }
-    local
+    Local { addresses, is_newest: !inventory.is_runtime_away() }
 }
 
 fn contest(contested: &Contested<'_>) -> Degradation {

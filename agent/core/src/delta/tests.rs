@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::amount::{Amount, Pids};
 use crate::binding::{Bindings, OnStale, Requirement, Selector, Unknown};
+use crate::inventory::tests::named;
 use crate::name::VirtualClusterNumber;
 use crate::tenant::{Guarantee, Limit, NetworkPolicy};
 
@@ -51,19 +52,32 @@ fn policy() -> impl Strategy<Value = NodePolicy> {
     })
 }
 
+fn pods() -> impl Strategy<Value = BTreeMap<PodUid, NamedPod>> {
+    let pod =
+        (proptest::option::of(1..6_u32), proptest::bool::ANY).prop_map(|(owner, critical)| {
+            let owner = owner.map(|number| format!("team-{number}"));
+            NamedPod { is_critical: critical, ..named("n", owner.as_deref()) }
+        });
+    proptest::collection::btree_map("[0-9a]{2}", pod, 0..5)
+        .prop_map(|pods| pods.into_iter().map(|(uid, pod)| (uid.parse().unwrap(), pod)).collect())
+}
+
 fn snapshot(generation: u64) -> impl Strategy<Value = Snapshot> {
     let nodes =
         proptest::collection::btree_set((0..9_u8).prop_map(|n| [192, 0, 2, n].into()), 0..5);
     let clusters = proptest::collection::vec(cluster(), 0..6);
-    (clusters, blocks(), blocks(), nodes, bindings(), policy()).prop_map(
-        move |(clusters, shared, cluster_ranges, node_addresses, bindings, policy)| Snapshot {
+    let lists = (blocks(), blocks(), nodes);
+    (clusters, lists, bindings(), policy(), proptest::bool::ANY, pods()).prop_map(
+        move |(clusters, lists, bindings, policy, names_pods, pods)| Snapshot {
             generation,
             virtual_clusters: clusters.into_iter().map(|it| (it.name.clone(), it)).collect(),
-            shared,
-            cluster_ranges,
-            node_addresses,
+            shared: lists.0,
+            cluster_ranges: lists.1,
+            node_addresses: lists.2,
             bindings,
             policy,
+            names_pods,
+            pods,
         },
     )
 }
@@ -133,6 +147,7 @@ fn what_does_not_fit_is_named() {
         ),
         (Delta { shared: add(), ..delta() }, "shared: \"10.0.0.1\" is there already"),
         (Delta { unbound: ["n".to_owned()].into(), ..delta() }, "bindings: \"n\" is not there"),
+        (Delta { pods_gone: ["1".parse().unwrap()].into(), ..delta() }, "pods: \"1\" is not there"),
     ];
     for (wrong, expected) in cases {
         let error = old.changed_by(&wrong).unwrap_err();

@@ -74,7 +74,7 @@ impl PodPath {
                 (QosClass::of_directory(directory).ok_or_else(unlike)?, name)
             }
         };
-        let uid = uid_of(name).ok_or_else(unlike)?;
+        let uid = pod_directory(name).ok_or_else(unlike)?;
         Ok(Self { relative: relative.to_owned(), uid, class })
     }
 
@@ -118,8 +118,8 @@ impl fmt::Display for PodPath {
     }
 }
 
-/// The UID in the name of a pod's directory.
-fn uid_of(name: &str) -> Option<PodUid> {
+/// The UID in the name of a pod's directory; `None`: it is no pod's.
+pub fn pod_directory(name: &str) -> Option<PodUid> {
     let last = match name.strip_suffix(".slice") {
         Some(slice) => slice.rsplit_once('-')?.1,
         None => name,

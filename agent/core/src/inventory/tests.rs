@@ -137,22 +137,110 @@ fn forged_labels_bring_a_pod_nowhere() {
     assert_eq!(pod.claim(&snapshot), Claim::CutOff);
 }
 
+/// A pod as the controller names it.
+pub(crate) fn named(namespace: &str, owner: Option<&str>) -> NamedPod {
+    NamedPod {
+        namespace: namespace.into(),
+        name: "p".into(),
+        owner: owner.map(|name| name.parse().unwrap()),
+        is_critical: false,
+        mirror_of: None,
+    }
+}
+
+fn naming(pods: &[(&str, NamedPod)]) -> Snapshot {
+    let pods = pods.iter().map(|(uid, pod)| (uid.parse().unwrap(), pod.clone()));
+    Snapshot { names_pods: true, pods: pods.collect(), ..told(Unknown::Deny) }
+}
+
 #[test]
 fn what_the_runtime_shows_counts_before_what_the_controller_knows() {
     let mut pods = Inventory::default();
     assert!(!pods.is_complete());
     pods.apply(PodFact::Runs(pod("1", "shown")));
     assert!(!pods.is_complete(), "one pod is not all");
-    pods.apply(PodFact::Directory(vec![pod("1", "told"), pod("2", "told")]));
-    assert!(pods.is_complete());
+    pods.name(&naming(&[("1", named("named", None)), ("2", named("named", None))]));
     let namespaces = |pods: &Inventory| {
         pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.uid)).collect::<Vec<_>>()
     };
-    assert_eq!(namespaces(&pods), ["shown/1", "told/2"]);
+    assert_eq!(namespaces(&pods), ["shown/1", "named/2"]);
     pods.apply(PodFact::Gone("1".parse().unwrap()));
-    assert_eq!(namespaces(&pods), ["told/1", "told/2"]);
+    assert_eq!(namespaces(&pods), ["named/1", "named/2"]);
     pods.apply(PodFact::All(vec![pod("3", "shown")]));
-    assert_eq!(namespaces(&pods), ["shown/3", "told/1", "told/2"]);
+    assert_eq!(namespaces(&pods), ["shown/3", "named/1", "named/2"]);
+    assert_eq!(pods.shown().count(), 1);
+}
+
+#[test]
+fn the_controllers_word_is_all_only_where_no_runtime_may_tell_more() {
+    let mut pods = Inventory::default();
+    pods.name(&naming(&[]));
+    assert!(!pods.is_complete(), "a runtime may still come");
+    pods.apply(PodFact::RuntimeAway);
+    assert!(pods.is_complete());
+    let mut kept = Inventory::default();
+    kept.apply(PodFact::RuntimeAway);
+    kept.name(&Snapshot { names_pods: false, ..naming(&[("1", named("team", Some("a")))]) });
+    assert!(!kept.is_complete(), "what was kept since the last start may be old");
+    assert!(kept.get(&"1".parse().unwrap()).is_some());
+}
+
+#[test]
+fn a_pod_that_the_controller_names_no_more_is_gone_where_nobody_else_tells() {
+    let mut pods = Inventory::default();
+    pods.apply(PodFact::All(vec![pod("1", "team"), pod("2", "team")]));
+    pods.name(&naming(&[("1", named("team", Some("a")))]));
+    pods.name(&naming(&[]));
+    assert_eq!(pods.shown().count(), 2, "the runtime knows better");
+    pods.name(&naming(&[("1", named("team", Some("a")))]));
+    pods.apply(PodFact::RuntimeAway);
+    pods.name(&naming(&[]));
+    let left: Vec<_> = pods.shown().map(|pod| pod.uid.as_str()).collect();
+    assert_eq!(left, ["2"], "of the other the controller has never told");
+}
+
+#[test]
+fn the_controllers_word_of_a_pod_counts_before_the_labels_with_which_it_began() {
+    let a: VirtualClusterName = "a".parse().unwrap();
+    let critical = NamedPod { is_critical: true, ..named("x", None) };
+    let snapshot = naming(&[
+        ("1", named("team", None)),
+        ("2", named("x", Some("a"))),
+        ("3", critical),
+        ("4", named("x", Some("gone"))),
+    ]);
+    // As the runtime shows them: the bindings of their namespaces would say otherwise.
+    assert_eq!(pod("1", "team").claim(&snapshot), Claim::CutOff, "relabelled since");
+    assert_eq!(pod("2", "x").claim(&snapshot), Claim::Member(&a));
+    assert_eq!(pod("3", "x").claim(&snapshot), Claim::Exempt);
+    assert_eq!(pod("4", "x").claim(&snapshot), Claim::CutOff);
+    assert_eq!(pod("5", "team").claim(&snapshot), Claim::Member(&a), "not named yet");
+    let mut pods = Inventory::default();
+    pods.name(&snapshot);
+    let claims: Vec<_> = pods.iter().map(|pod| pod.claim(&snapshot)).collect();
+    assert_eq!(claims, [Claim::CutOff, Claim::Member(&a), Claim::Exempt, Claim::CutOff]);
+}
+
+#[test]
+fn a_mirror_makes_its_static_pod_exempt_and_nobodys() {
+    const HASH: &str = "0123456789abcdef0123456789abcdef";
+    let mirror = |namespace| NamedPod {
+        mirror_of: Some(NamedPod::mirrored(HASH).unwrap()),
+        ..named(namespace, Some("a"))
+    };
+    // Two say that they are its mirror, one of them in a tenant's namespace.
+    let snapshot = naming(&[("1", mirror("team")), ("2", mirror(SYSTEM_NAMESPACE))]);
+    let mut pods = Inventory::default();
+    pods.name(&snapshot);
+    assert_eq!(pods.iter().count(), 1);
+    assert_eq!(pods.get(&HASH.parse().unwrap()).unwrap().claim(&snapshot), Claim::Exempt);
+    pods.name(&naming(&[("2", mirror(SYSTEM_NAMESPACE))]));
+    assert!(pods.get(&HASH.parse().unwrap()).is_some(), "one is enough");
+    for uid in
+        ["0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "0123", "", "0123456789ABCDEF0123456789ABCDEF"]
+    {
+        assert_eq!(NamedPod::mirrored(uid), None, "{uid}");
+    }
 }
 
 #[test]

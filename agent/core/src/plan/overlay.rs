@@ -76,8 +76,9 @@ pub(super) fn plan(
     retire(&wanted, observed, steps);
 }
 
-/// What MEMBERS should say of each pod that is there. Until all pods were told of, one that is a
-/// member and that nobody told of stays what it is, in the mode that its virtual cluster has now.
+/// What MEMBERS should say of each pod that is there. Until all pods were told of, and where no
+/// runtime tells that one has ended, one that is a member and that nobody tells of stays what it
+/// is, in the mode that its virtual cluster has now.
 fn wanted<'a>(desired: &'a Desired, observed: &Observed) -> BTreeMap<CgroupId, Wanted<'a>> {
     let Some(overlay) = &desired.overlay else {
         return BTreeMap::new();
@@ -86,7 +87,8 @@ fn wanted<'a>(desired: &'a Desired, observed: &Observed) -> BTreeMap<CgroupId, W
         if let Some(pod) = overlay.pod(path) {
             return Some((*id, Wanted { name: pod.owner.as_ref(), member: pod.member }));
         }
-        let stands = observed.network.members.get(id).filter(|_| !overlay.is_complete)?;
+        let stays = overlay.unnamed_stay && !overlay.is_known(path.uid());
+        let stands = observed.network.members.get(id).filter(|_| stays)?;
         let mut members = desired.network.members.iter();
         let owner = members.find(|(_, now)| now.virtual_cluster == stands.virtual_cluster);
         let wanted = match owner {

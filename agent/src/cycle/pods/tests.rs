@@ -2,8 +2,8 @@ use std::num::NonZeroU64;
 
 use bulkhead_core::sample::CpuCounters;
 use bulkhead_core::{
-    Binding, Bindings, Books, CgroupCounters, Guarantee, Labels, Limit, Meter, NetworkPolicy,
-    NodePolicy, Rank, Selector, UnixNanos, VirtualCluster,
+    Binding, Bindings, Books, CgroupCounters, Guarantee, Labels, Limit, Meter, NamedPod,
+    NetworkPolicy, NodePolicy, Rank, Selector, UnixNanos, VirtualCluster,
 };
 
 use super::super::{Report, Settings};
@@ -39,6 +39,27 @@ impl Rig {
     }
 
     fn tell(&mut self, generation: u64, mode: NetworkMode, unknown: Unknown) {
+        self.cycle.learn(Self::snapshot(generation, mode, unknown).into());
+    }
+
+    /// The controller names every pod of the node, each with its owner.
+    fn name(&mut self, generation: u64, pods: &[(&str, Option<&str>)]) {
+        let named = |(uid, owner): &(&str, Option<&str>)| {
+            let pod = NamedPod {
+                namespace: "x".into(),
+                name: "p".into(),
+                owner: owner.map(|name| name.parse().unwrap()),
+                is_critical: false,
+                mirror_of: None,
+            };
+            (uid.parse().unwrap(), pod)
+        };
+        let told = Self::snapshot(generation, NetworkMode::Enforce, Unknown::Allow);
+        let pods = pods.iter().map(named).collect();
+        self.cycle.learn(Snapshot { names_pods: true, pods, ..told }.into());
+    }
+
+    fn snapshot(generation: u64, mode: NetworkMode, unknown: Unknown) -> Snapshot {
         let binding = |name: &str| {
             let virtual_cluster = name.parse().unwrap();
             (name.to_owned(), vec![Binding { virtual_cluster, selector: Selector::default() }])
@@ -51,14 +72,13 @@ impl Rig {
             limit: Limit::default(),
             network: NetworkPolicy { mode, ..NetworkPolicy::default() },
         });
-        let snapshot = Snapshot {
+        Snapshot {
             generation,
             virtual_clusters: clusters.map(|one| (one.name.clone(), one)).into(),
             bindings: Bindings([binding("a"), binding("b")].into()),
             policy: NodePolicy { unknown, ..NodePolicy::default() },
             ..Snapshot::default()
-        };
-        self.cycle.learn(snapshot.into());
+        }
     }
 
     fn pods(&mut self, pods: Vec<Pod>) {
@@ -249,4 +269,78 @@ fn the_controller_is_told_of_every_pod_and_whose_the_node_takes_it_for() {
     rig.tell(1, NetworkMode::Observe, Unknown::Allow);
     assert_eq!(owners(&rig)[0].1.as_deref(), Some("a"));
     assert!(rig.cycle.local_pods()["8"].host_network);
+}
+
+#[test]
+fn without_a_runtime_a_pod_is_registered_when_the_controller_names_it_and_its_wait_is_told() {
+    let mut rig = Rig::new(&["7"]);
+    rig.cycle.learn(Fact::Pods(PodFact::RuntimeAway));
+    rig.name(1, &[("7", Some("a"))]);
+    let report = rig.turn().pods.unwrap();
+    assert_eq!(rig.members(), [(7, 1)]);
+    assert_eq!(report.late.registered, 0, "it was there before the agent was");
+    // The kubelet makes two; the controller names one of them, and a pod that is not here yet.
+    rig.cycle.kernel.observed.pods.extend(["8", "9"].map(|uid| (id(uid), path(uid))));
+    let seen = rig.now();
+    rig.cycle.cgroups_seen(vec!["8".parse().unwrap(), "9".parse().unwrap()], seen);
+    let report = rig.turn().pods.unwrap();
+    assert_eq!((report.unknown_count, report.late.registered), (2, 0));
+    rig.name(2, &[("7", Some("a")), ("8", Some("b")), ("10", Some("b"))]);
+    let report = rig.turn().pods.unwrap();
+    assert_eq!(rig.members(), [(7, 1), (8, 2)]);
+    assert_eq!((report.unknown_count, report.late.registered), (1, 1));
+    let waited = report.late.last_nanoseconds;
+    assert!((2 * SECOND..3 * SECOND).contains(&waited), "seen at 2 s, named at 4 s: {waited}");
+    // Named before its cgroup is there, and seen by the turn itself.
+    rig.cycle.kernel.observed.pods.insert(id("10"), path("10"));
+    let late = rig.turn().pods.unwrap().late;
+    assert_eq!((late.registered, late.longest_nanoseconds), (2, waited));
+    assert!(late.last_nanoseconds < SECOND);
+}
+
+#[test]
+fn a_pod_of_nobody_waits_for_nothing() {
+    let mut rig = Rig::new(&[]);
+    rig.cycle.learn(Fact::Pods(PodFact::RuntimeAway));
+    rig.name(1, &[("7", None)]);
+    rig.turn();
+    rig.cycle.kernel.observed.pods.insert(id("7"), path("7"));
+    let report = rig.turn().pods.unwrap();
+    assert_eq!((report.of_nobody, report.unknown_count), (1, 0));
+    rig.turn();
+    // It is relabelled, long after.
+    rig.name(2, &[("7", Some("a"))]);
+    let report = rig.turn().pods.unwrap();
+    assert_eq!(rig.members(), [(7, 1)]);
+    assert_eq!(report.late, Late::default());
+}
+
+#[test]
+fn a_pod_that_is_named_no_more_stays_registered_as_long_as_its_cgroup_is_there() {
+    let mut rig = Rig::new(&["7", "8"]);
+    rig.cycle.learn(Fact::Pods(PodFact::RuntimeAway));
+    rig.name(1, &[("7", Some("a")), ("8", Some("a"))]);
+    rig.turn();
+    // Deleted by force: its processes may live on. The other was relabelled.
+    rig.name(2, &[("8", None)]);
+    rig.turn();
+    assert_eq!(rig.members(), [(7, 1)]);
+    let report = rig.turn().pods.unwrap();
+    assert_eq!(report.registered, BTreeMap::from([("a".parse().unwrap(), 1)]));
+    assert!(rig.cycle.preview().unwrap().is_empty());
+    rig.cycle.kernel.observed.pods.remove(&id("7"));
+    rig.turn();
+    assert_eq!(rig.members(), []);
+}
+
+#[test]
+fn the_controller_is_told_only_what_the_runtime_shows() {
+    let mut rig = Rig::new(&["7", "8"]);
+    rig.pods(vec![pod("7", "a")]);
+    rig.name(1, &[("7", Some("b")), ("8", Some("a"))]);
+    let local = rig.cycle.local_pods();
+    assert_eq!(local.keys().collect::<Vec<_>>(), ["7"]);
+    assert_eq!(local["7"].virtual_cluster, Some("b".parse().unwrap()), "as it is labelled now");
+    rig.turn();
+    assert_eq!(rig.members(), [(7, 2), (8, 1)]);
 }

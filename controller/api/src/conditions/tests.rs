@@ -28,7 +28,7 @@ fn node(name: &str) -> NodeStanding {
         reasons: Vec::new(),
         overlay_pods: 0,
         host_network_pods: 0,
-        without_nri: false,
+        without_nri: None,
     }
 }
 
@@ -197,14 +197,22 @@ fn what_makes_the_boundary_weaker_is_listed() {
     let (name, definition) = (name(), definition(ENFORCE));
     let nodes = [
         NodeStanding { host_network_pods: 1, ..node("n1") },
-        NodeStanding { without_nri: true, ..node("n2") },
+        NodeStanding { without_nri: Some(Window::default()), ..node("n2") },
     ];
     let warnings = ["namespace x is left out; name it".to_owned()];
     let weak = Known { warnings: &warnings, ..known(&name, &definition, &nodes) };
     let parts = ["n1 (1 pods)", "n2", "preflight", "namespace x"];
     says(&weak, Kind::BoundaryWeak, Holds::True, "HostNetwork", &parts);
     let late = Known { nodes: &nodes[1..], ..weak };
-    says(&late, Kind::BoundaryWeak, Holds::True, "NoNRI", &["n2"]);
+    says(&late, Kind::BoundaryWeak, Holds::True, "NoNRI", &["n2 (none came so far)"]);
+    for (nanoseconds, told) in
+        [(1, "at most 1 ms"), (87_000_001, "at most 88 ms"), (1_234_567_890, "at most 1300 ms")]
+    {
+        let window = Window { longest_nanoseconds: Some(nanoseconds) };
+        let nodes = [NodeStanding { without_nri: Some(window), ..node("n2") }];
+        let late = Known { nodes: &nodes, ..weak };
+        says(&late, Kind::BoundaryWeak, Holds::True, "NoNRI", &[told]);
+    }
     let left_out = Known { nodes: &[], ..weak };
     says(&left_out, Kind::BoundaryWeak, Holds::True, "NamespaceLeftOut", &["namespace x"]);
 }

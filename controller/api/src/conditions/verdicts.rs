@@ -2,7 +2,7 @@
 
 use bulkhead_core::{NetworkMode, Unknown};
 
-use super::{Agent, Holds, Kind, Known, NodeStanding, NodeState, Reason, Verdict};
+use super::{Agent, Holds, Kind, Known, NodeStanding, NodeState, Reason, Verdict, Window};
 use crate::catalogue::{Definition, Overlap};
 use crate::membership::{Claim, Extent};
 use crate::problem::Problem;
@@ -243,14 +243,16 @@ fn boundary_weak(known: &Known<'_>) -> Verdict {
             ),
         ));
     }
-    let late = nodes(known, |node| node.without_nri);
+    let late = known.nodes.iter().filter_map(|node| Some(window(node, node.without_nri?)));
+    let late: Vec<String> = late.collect();
     if !late.is_empty() {
-        let names = listed(late.iter().map(|node| node.name.clone()));
+        let names = listed(late);
         weak.push((
             "NoNRI",
             format!(
-                "without NRI a pod can send before it is known, for as long as it takes to see its \
-                 cgroup: {names}; turn NRI on in the runtime (`bulkheadctl preflight` says how)"
+                "without NRI a pod can send before it is known, from when its cgroup is there until \
+                 the controller has told the node whose it is: {names}; turn NRI on in the runtime \
+                 (`bulkheadctl preflight` says how)"
             ),
         ));
     }
@@ -275,6 +277,22 @@ fn boundary_weak(known: &Known<'_>) -> Verdict {
     };
     let messages: Vec<&str> = weak.iter().map(|(_, message)| message.as_str()).collect();
     verdict(KIND, Holds::True, reason, messages.join(". "))
+}
+
+/// A node without NRI, and how long a pod waited there.
+fn window(node: &NodeStanding, window: Window) -> String {
+    match window.longest_nanoseconds {
+        Some(longest) => format!("{} (at most {} ms so far)", node.name, rounded(longest)),
+        None => format!("{} (none came so far)", node.name),
+    }
+}
+
+/// Milliseconds, up to the next of two digits and noughts: who reads it needs no more, and a status
+/// is not written anew for each pod.
+fn rounded(nanoseconds: u64) -> u64 {
+    let milliseconds = nanoseconds.div_ceil(1_000_000).max(1);
+    let step = 10_u64.pow(milliseconds.ilog10().saturating_sub(1));
+    milliseconds.div_ceil(step) * step
 }
 
 fn nodes<'a>(known: &Known<'a>, which: impl Fn(&NodeStanding) -> bool) -> Vec<&'a NodeStanding> {

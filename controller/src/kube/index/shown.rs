@@ -48,6 +48,10 @@ impl Index {
             addresses: pod.addresses.iter().copied().collect(),
             host_network: pod.host_network,
             ending: pod.ending,
+            namespace: Arc::clone(&pod.key.namespace),
+            name: Arc::clone(&pod.key.name),
+            is_critical: pod.is_critical,
+            mirror_of: pod.mirror_of.clone(),
         });
         (uid.to_string(), shown)
     }

@@ -75,6 +75,8 @@ fn pod(namespace: &str, name: &str, address: &str) -> Pod {
         ended: false,
         ending: false,
         created: 0,
+        is_critical: false,
+        mirror_of: None,
     }
 }
 
@@ -187,6 +189,22 @@ fn a_pod_is_whose_its_namespace_and_labels_are() {
     assert_eq!(told.pod("plain-3").owner, Owner::Shared);
     let counts = index.counts(&"b".parse().unwrap());
     assert_eq!((counts.pods, counts.nodes), (1, 1));
+}
+
+#[test]
+fn what_a_node_is_told_of_a_pod_is_as_it_is_labelled_now() {
+    let (mut index, mut told) = listed();
+    let young = Pod { node: None, ..pod("both", "p", "") };
+    applied(&mut index, &mut told, [put(young.clone())]);
+    assert_eq!(told.pod("both-p").node, "");
+    let placed = Pod { node: Some("n2".into()), is_critical: true, ..young };
+    applied(&mut index, &mut told, [put(placed.clone())]);
+    let shown = told.pod("both-p");
+    assert_eq!((&*shown.node, &*shown.namespace, &*shown.name), ("n2", "both", "p"));
+    assert_eq!((&shown.owner, shown.is_critical), (&of("b"), true));
+    let relabelled = Pod { labels: Arc::new(labels(&[("tier", "a")])), ..placed };
+    applied(&mut index, &mut told, [put(relabelled)]);
+    assert_eq!(told.pod("both-p").owner, of("a"));
 }
 
 #[test]

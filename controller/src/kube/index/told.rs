@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bulkhead_api::membership::Namespace;
-use bulkhead_core::AddressBlock;
 use bulkhead_core::binding::Labels;
+use bulkhead_core::{AddressBlock, PodUid};
 
 /// The name of a namespaced object. Cheap to copy.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -47,6 +47,10 @@ pub(crate) struct Pod {
     pub(crate) ending: bool,
     /// creationTimestamp, seconds since the Unix epoch.
     pub(crate) created: i64,
+    /// spec.priority is one that only the system's own classes give.
+    pub(crate) is_critical: bool,
+    /// The static pod whose mirror it says that it is.
+    pub(crate) mirror_of: Option<PodUid>,
 }
 
 /// A Service.

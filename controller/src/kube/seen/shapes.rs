@@ -19,6 +19,14 @@ fn few<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
         creation_timestamp: Option<Time>,
         deletion_timestamp: Option<Time>,
         labels: Option<Labels>,
+        #[serde(default)]
+        annotations: Option<Annotations>,
+    }
+    /// Of a pod, whose mirror it is.
+    #[derive(Deserialize)]
+    struct Annotations {
+        #[serde(rename = "kubernetes.io/config.mirror")]
+        mirror: Option<String>,
     }
     let few = Few::deserialize(from)?;
     Ok(ObjectMeta {
@@ -29,6 +37,9 @@ fn few<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
         creation_timestamp: few.creation_timestamp,
         deletion_timestamp: few.deletion_timestamp,
         labels: few.labels,
+        annotations: few
+            .annotations
+            .and_then(|few| Some([(super::MIRROR.to_owned(), few.mirror?)].into())),
         ..ObjectMeta::default()
     })
 }
@@ -97,6 +108,8 @@ pub(super) struct PodSpec {
     pub(super) node_name: Option<String>,
     #[serde(default)]
     pub(super) host_network: bool,
+    #[serde(default)]
+    pub(super) priority: i32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

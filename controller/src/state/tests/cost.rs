@@ -29,6 +29,8 @@ fn placed(number: usize) -> Pod {
         node: format!("node-{node}.example"),
         owner: Owner::VirtualCluster(name(&format!("team-{cluster}"))),
         addresses: [address].into(),
+        namespace: format!("team-{cluster}").into(),
+        name: format!("shop-6d4cf56db6-{number:05}").into(),
         ..Pod::default()
     }
 }
@@ -69,9 +71,16 @@ fn ten_thousand_nodes_with_two_hundred_thousand_pods() {
     let whole = bulkhead_proto::snapshots::whole(&views[0].snapshot(1)).encoded_len();
     let told: usize = views[0].clusters().map(|cluster| cluster.addresses.len()).sum();
     println!("one node is told {told} pod addresses in a snapshot of {whole} bytes");
+    let named: Vec<usize> = views[0]
+        .pods()
+        .map(|(uid, pod)| bulkhead_proto::pods::named_pod(uid, pod).encoded_len())
+        .collect();
+    let bytes: usize = named.iter().sum();
+    println!("{} pods are named to it, {bytes} bytes of these", named.len());
 
     let rounds = 50_usize;
     let (mut to_change, mut to_tell, mut news, mut bytes) = (0, 0, 0, 0);
+    let (mut namings, mut bytes_of_names) = (0, 0);
     let mut views = views;
     for round in 0..rounds {
         let began = Instant::now();
@@ -85,7 +94,10 @@ fn ten_thousand_nodes_with_two_hundred_thousand_pods() {
             let delta = view.delta_to(&later, view.world.generation);
             if !delta.is_empty() {
                 news += 1;
-                bytes += v1::SnapshotDelta::from(&delta).encoded_len();
+                let message = v1::SnapshotDelta::from(&delta);
+                bytes += message.encoded_len();
+                namings += message.pods.len();
+                bytes_of_names += message.pods.iter().map(Message::encoded_len).sum::<usize>();
             }
             *view = later;
         }
@@ -95,6 +107,8 @@ fn ten_thousand_nodes_with_two_hundred_thousand_pods() {
     println!("one pod more: {} µs for a generation", to_change / rounds);
     println!("{} µs for all {NODES} views of it", to_tell / rounds);
     println!("{} nodes are told, {} bytes each", news / 50, bytes / news.max(1));
+    println!("{namings} of {rounds} are named, {} bytes each", bytes_of_names / namings.max(1));
+    assert_eq!(namings as u128, rounds, "each to one node");
     assert!(held < 400 << 20, "{held} bytes");
     assert!(news / 50 <= 110, "a pod is told to {news} nodes in 50 rounds");
     assert!(told <= 12_000, "{told} addresses");

@@ -12,7 +12,7 @@ use crate::compile::compile;
 use crate::compile::tests::{node, snapshot, virtual_cluster};
 use crate::desired::EXEMPT;
 use crate::facts::{Fact, Index};
-use crate::inventory::tests::{bindings, pod};
+use crate::inventory::tests::{bindings, named, pod};
 use crate::inventory::{PodFact, Rank, SYSTEM_NAMESPACE};
 use crate::model;
 use crate::observed::{NodeFacts, Placement};
@@ -172,6 +172,47 @@ fn until_all_pods_were_told_of_what_stands_stays() {
     reach(&wish(&index), &mut observed);
     assert_eq!(numbers(&observed), []);
     assert!(observed.network.counters.is_empty());
+    assert!(!observed.network.addresses.contains_key(&address));
+}
+
+#[test]
+fn addresses_of_pods_that_came_before_the_runtime_went_give_way_to_the_controllers_word() {
+    let owner = |index: &Index| {
+        let desired = wish(index);
+        let address = to_abi("10.0.0.1".parse().unwrap());
+        desired.network.addresses.get(&address).map(|far| far.virtual_cluster)
+    };
+    let mut index = index(told(Unknown::Allow), vec![with_address(pod("1", "a"), "10.0.0.1")]);
+    let mut now = told(Unknown::Allow);
+    let b = now.virtual_clusters.get_mut(&"b".parse().unwrap()).unwrap();
+    b.addresses.insert("10.0.0.1".parse().unwrap());
+    index.apply(now.into()).unwrap();
+    assert_eq!(owner(&index), Some(1), "what the runtime says is newer");
+    index.apply(Fact::Pods(PodFact::RuntimeAway)).unwrap();
+    assert_eq!(owner(&index), Some(2));
+    index.apply(told(Unknown::Allow).into()).unwrap();
+    assert_eq!(owner(&index), Some(1), "nobody says anything else");
+}
+
+#[test]
+fn what_was_kept_since_the_last_start_takes_no_registration_and_no_address_away() {
+    let mut observed = there(&["1", "2"]);
+    let pods = vec![with_address(pod("1", "a"), "10.0.0.1"), pod("2", "b")];
+    reach(&wish(&index(told(Unknown::Allow), pods)), &mut observed);
+    let address = to_abi("10.0.0.1".parse().unwrap());
+    // It was kept before the first came, and neither runtime nor controller is there.
+    let second = [("2".parse().unwrap(), named("b", Some("b")))];
+    let mut index = Index::default();
+    index.apply(Fact::Pods(PodFact::RuntimeAway)).unwrap();
+    let kept = || Snapshot { pods: second.clone().into(), ..told(Unknown::Allow) };
+    index.apply(kept().into()).unwrap();
+    reach(&wish(&index), &mut observed);
+    assert_eq!(numbers(&observed), [(1, 1), (2, 2)]);
+    assert_eq!(observed.network.addresses[&address].virtual_cluster, 1);
+    // The controller comes, and knows of the second only.
+    index.apply(Snapshot { names_pods: true, ..kept() }.into()).unwrap();
+    reach(&wish(&index), &mut observed);
+    assert_eq!(numbers(&observed), [(1, 1), (2, 2)]);
     assert!(!observed.network.addresses.contains_key(&address));
 }
 
