@@ -5,6 +5,7 @@ mod counting;
 mod fixture;
 mod lifecycle;
 mod memory;
+mod node_ports;
 mod overlay;
 mod refusals;
 mod sockets;
