@@ -369,6 +369,7 @@ mod tests {
                 addresses: addresses(number),
                 ..v1::VirtualClusterSpec::default()
             }),
+            node_ports: Vec::new(),
         });
         let mut assembler = Assembler::default();
         let whole =
