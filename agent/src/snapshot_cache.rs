@@ -176,6 +176,7 @@ mod tests {
                 addresses: vec!["10.1.0.7".to_owned()],
                 ..v1::VirtualClusterSpec::default()
             }),
+            node_ports: vec![v1::NodePort { protocol: 6, port: 30_000 + number }],
         };
         vec![
             v1::SnapshotChunk {

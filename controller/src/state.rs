@@ -8,6 +8,7 @@ pub(crate) mod cluster;
 pub(crate) mod directory;
 mod holders;
 mod making;
+mod node_ports;
 pub(crate) mod resume;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_api::Catalogue;
 use bulkhead_core::{
-    AddressBlock, Bindings, LocalPods, NodePolicy, VirtualCluster, VirtualClusterName,
+    AddressBlock, Bindings, LocalPods, NodePolicy, NodePort, VirtualCluster, VirtualClusterName,
 };
 use tokio::sync::watch;
 
@@ -45,6 +46,10 @@ pub(crate) struct World {
     pub(crate) shared_addresses: Arc<AddressSet>,
     pub(crate) cluster_ranges: Arc<BTreeSet<AddressBlock>>,
     pub(crate) node_addresses: Arc<AddressSet>,
+    /// Of Services, by whose they are.
+    pub(crate) node_ports: Arc<BTreeMap<VirtualClusterName, Arc<BTreeSet<NodePort>>>>,
+    /// Of Services that are nobody's.
+    pub(crate) unclear_node_ports: Arc<BTreeSet<NodePort>>,
     pub(crate) bindings: Arc<Bindings>,
     pub(crate) policy: NodePolicy,
     /// Whom each may talk with, both ways.
@@ -280,6 +285,7 @@ impl World {
         self.change.names.is_empty()
             && self.shared == other.shared
             && self.cluster_ranges == other.cluster_ranges
+            && self.unclear_node_ports == other.unclear_node_ports
             && self.bindings == other.bindings
             && self.policy == other.policy
             && self.peers == other.peers
@@ -293,6 +299,7 @@ impl World {
     fn change_to(&self, next: &Self) -> Change {
         let mut names = differing(&self.virtual_clusters, &next.virtual_clusters);
         names.extend(differing(&self.addresses, &next.addresses));
+        names.extend(differing(&self.node_ports, &next.node_ports));
         Change { since: self.generation, names: Arc::new(names) }
     }
 }

@@ -55,7 +55,7 @@ fn judge(ctx: &SockAddrContext, far: &Address, call: Call) -> Result<Verdict, Un
     if is_sendmsg && cgroup != at_level && is_judged_as_a_packet(ctx, cgroup) {
         return Ok(Verdict::Pass);
     }
-    let judgement = member::judge(member, far);
+    let judgement = member::judge(member, far, ctx);
     count(cgroup, call, &judgement);
     Ok(judgement.verdict())
 }
@@ -70,7 +70,7 @@ fn is_judged_as_a_packet(ctx: &SockAddrContext, cgroup: u64) -> bool {
     };
     match Socket::of_call(ctx).recall(generation) {
         Kept::Fresh(kept) => kept.cgroup == cgroup && is_passed(kept.cell),
-        Kept::Stale | Kept::Nothing => false,
+        Kept::Stale(_) | Kept::Nothing => false,
     }
 }
 
@@ -78,7 +78,7 @@ fn is_judged_as_a_packet(ctx: &SockAddrContext, cgroup: u64) -> bool {
 /// an error is not a refusal either.
 #[inline(always)]
 fn count(cgroup: u64, call: Call, judgement: &Judgement) {
-    let Judgement { class, enforced, outcome } = *judgement;
+    let Judgement { class, enforced, outcome, .. } = *judgement;
     if enforced != Verdict::Deny || outcome == Outcome::Passed {
         return;
     }

@@ -45,7 +45,7 @@ fn is_bare_reset(ctx: &SkBuffContext) -> Option<bool> {
 
 /// Whether a TCP socket made it, and not a raw one.
 #[inline(always)]
-fn is_of_a_tcp_socket(ctx: &SkBuffContext) -> bool {
+pub(crate) fn is_of_a_tcp_socket(ctx: &SkBuffContext) -> bool {
     // SAFETY: `sk` of the program's own context; the verifier wants the checks for null.
     unsafe {
         let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;

@@ -12,6 +12,7 @@ mod farewell;
 mod maps;
 mod member;
 mod packet;
+mod port;
 mod socket;
 mod usage;
 

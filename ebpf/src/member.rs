@@ -2,13 +2,14 @@
 
 use aya_ebpf::{btf_maps::lpm_trie::Key, cty::c_int};
 use bulkhead_abi::{
-    Address, AllowKey, Class, Counters, MODE_OBSERVE, MODE_OFF, Member, Outcome, Placement,
+    Address, AllowKey, Class, Counters, FarEnd, MODE_OBSERVE, MODE_OFF, Member, Outcome, Placement,
     Verdict, classify, decide,
 };
 
 use crate::{
     error::Unjudged,
     maps::{ADDRESSES, ALLOWED, CELLS, CONFIG, MEMBERS, PLACEMENT, PREFIXES, SLOTS},
+    port::{ForPort, Port},
 };
 
 /// A packet or call of a virtual cluster, judged.
@@ -18,6 +19,8 @@ pub(crate) struct Judgement {
     pub(crate) enforced: Verdict,
     /// What this virtual cluster's mode makes of that.
     pub(crate) outcome: Outcome,
+    /// Of which port of the far end that holds.
+    pub(crate) port: Port,
 }
 
 impl Judgement {
@@ -85,19 +88,50 @@ fn judged(found: (u64, Member)) -> Result<(u64, Member), Unjudged> {
     if found.1.virtual_cluster == 0 { Err(Unjudged::NotBelow) } else { Ok(found) }
 }
 
+/// For which port it is, is asked only where that matters: the far end is a host, and not this one. Behind a node
+/// port of a host is a Service, and whose that is the far end is.
+///
+/// On loopback there are no node ports but for members in the host's own network; their packets
+/// are translated before they are judged, and bear the address of what is behind.
 #[inline(always)]
-pub(crate) fn judge(member: Member, far: &Address) -> Judgement {
-    // SAFETY: not preallocated, see `entry`.
-    let exact = unsafe { ADDRESSES.get(far) };
-    let known = match exact {
-        Some(known) => Some(*known),
+pub(crate) fn judge(member: Member, far: &Address, packet_or_call: &impl ForPort) -> Judgement {
+    let known = match exact(far) {
+        Some(known) => Some(known),
         None => PREFIXES.get(&Key::new(128, *far)).copied(),
     };
     let me = member.virtual_cluster;
     let class = classify(me, known);
+    if !matches!(class, Class::Node) || is_this_host(far) {
+        return by_class(member, class, known);
+    }
+    let port = packet_or_call.port();
+    if port == Port::UNREADABLE {
+        return Judgement { port, ..apply_mode(member.mode, class, Verdict::Deny) };
+    }
+    // SAFETY: not preallocated, see `entry`.
+    let behind = port.key().and_then(|key| unsafe { ADDRESSES.get(key) }.copied());
+    let judgement = match behind {
+        Some(behind) => by_class(member, classify(me, Some(behind)), Some(behind)),
+        None => by_class(member, class, known),
+    };
+    Judgement { port, ..judgement }
+}
+
+/// What is known of just this address. Where the table has node ports, no address is looked up.
+#[inline(always)]
+fn exact(far: &Address) -> Option<FarEnd> {
+    if far.is_of_node_port() {
+        return None;
+    }
+    // SAFETY: not preallocated, see `entry`.
+    unsafe { ADDRESSES.get(far) }.copied()
+}
+
+#[inline(always)]
+fn by_class(member: Member, class: Class, known: Option<FarEnd>) -> Judgement {
     let allowed = match (class, known) {
         (Class::Other, Some(known)) => {
-            let pair = AllowKey { from: me, to: known.virtual_cluster };
+            let pair = AllowKey { from: member.virtual_cluster, to: known.virtual_cluster };
             ALLOWED.get_ptr(pair).is_some()
         }
         _ => false,
@@ -113,7 +147,7 @@ pub(crate) fn apply_mode(mode: u32, class: Class, enforced: Verdict) -> Judgemen
         // A mode that we do not know is one that a newer agent wrote: stay closed.
         _ => Outcome::Denied,
     };
-    Judgement { class, enforced, outcome }
+    Judgement { class, enforced, outcome, port: Port::ANY }
 }
 
 /// The slot of a cgroup that is not counted; CELLS has no such entry.
@@ -166,19 +200,23 @@ pub(crate) unsafe fn add(word: *mut u64, amount: u64) {
     }
 }
 
+/// Loopback, or the unspecified address, which connect(2) takes for loopback.
+#[inline(always)]
+fn is_this_host(address: &Address) -> bool {
+    let (high, low) = halves(address);
+    // ::, or ::ffff:0.0.0.0
+    is_loopback(address) || high == 0 && (low == 0 || low == 0xffff_0000_0000)
+}
+
 #[inline(always)]
 fn is_loopback(address: &Address) -> bool {
-    let octets = &address.0;
-    let high = u64::from_ne_bytes([
-        octets[0], octets[1], octets[2], octets[3], octets[4], octets[5], octets[6], octets[7],
-    ]);
-    if high != 0 {
-        return false;
-    }
-    let low = u64::from_be_bytes([
-        octets[8], octets[9], octets[10], octets[11], octets[12], octets[13], octets[14],
-        octets[15],
-    ]);
+    let (high, low) = halves(address);
     // ::1, or ::ffff:127.0.0.0/104.
-    low == 1 || low >> 24 == 0x00ff_ff7f
+    high == 0 && (low == 1 || low >> 24 == 0x00ff_ff7f)
+}
+
+#[inline(always)]
+fn halves(address: &Address) -> (u64, u64) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.0;
+    (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p]))
 }

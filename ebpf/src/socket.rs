@@ -1,5 +1,6 @@
 //! What the programs keep with a socket, so that an established connection costs no table look-up
-//! however many addresses are known: whose it is, and one peer with whom its packets pass.
+//! however many addresses are known: whose it is, and one peer with whom its packets pass. Where
+//! the peer is a host, that is one port of it: behind another may be somebody's Service.
 //!
 //! Only what passes is kept: a packet that is to be dropped is judged by the tables each time.
 //! What is kept is never changed in place, since two CPUs may work for one socket: it is replaced
@@ -14,7 +15,10 @@ use aya_ebpf::{
 };
 use bulkhead_abi::{Address, Member};
 
-use crate::maps::{GENERATION, SOCKETS};
+use crate::{
+    maps::{GENERATION, SOCKETS},
+    port::Port,
+};
 
 /// Whose a socket is.
 #[derive(Clone, Copy)]
@@ -43,13 +47,23 @@ pub(crate) struct Remembered {
     pub(crate) cell: u32,
     /// What SLOTS says of the cgroup.
     pub(crate) slot: u32,
+    /// Of which port of the peer that holds, for what is sent; where it matters what is received
+    /// always passes, as from a host.
+    pub(crate) port: Port,
+    /// The kernel takes no value with bytes that nobody wrote.
+    padding: u32,
 }
 
 impl Remembered {
     #[inline(always)]
-    pub(crate) const fn new(generation: u64, owner: Owner, far: Address, cell: u32) -> Self {
+    pub(crate) const fn new(
+        generation: u64,
+        owner: Owner,
+        far: Address,
+        (cell, port): (u32, Port),
+    ) -> Self {
         let Owner { cgroup, member, slot } = owner;
-        Self { generation, cgroup, far, member, cell, slot }
+        Self { generation, cgroup, far, member, cell, slot, port, padding: 0 }
     }
 
     #[inline(always)]
@@ -63,7 +77,7 @@ impl Remembered {
 pub(crate) enum Kept {
     Nothing,
     /// Of tables that have changed since.
-    Stale,
+    Stale(&'static Remembered),
     Fresh(&'static Remembered),
 }
 
@@ -102,7 +116,7 @@ impl Socket {
         match self.storage(None) {
             None => Kept::Nothing,
             Some(kept) if kept.generation == generation => Kept::Fresh(kept),
-            Some(_) => Kept::Stale,
+            Some(kept) => Kept::Stale(kept),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Towards core every value is checked, and an error names the object and the field: a peer of
 //! another version may say what this one cannot mean.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Component, Path};
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use std::str::FromStr;
 use bulkhead_core::amount::Pids;
 use bulkhead_core::{
     Amount, BasisPoints, Bytes, Guarantee, IoLimit, Limit, NanoCores, NetworkMode, NetworkPolicy,
-    VirtualCluster, VirtualClusterName, VirtualClusterNumber,
+    NodePort, Protocol, VirtualCluster, VirtualClusterName, VirtualClusterNumber,
 };
 
 use crate::v1;
@@ -41,6 +42,7 @@ impl From<&VirtualCluster> for v1::AgentVirtualCluster {
             name: cluster.name.to_string(),
             number: cluster.number.get(),
             spec: Some(spec(cluster, "")),
+            node_ports: cluster.node_ports.iter().map(|port| (*port).into()).collect(),
         }
     }
 }
@@ -87,6 +89,8 @@ fn virtual_cluster(message: &v1::AgentVirtualCluster) -> Result<VirtualCluster, 
         number: VirtualClusterNumber::new(message.number)
             .ok_or_else(|| wrong("number", "is 0, which stands for no virtual cluster"))?,
         addresses: parse_each("spec.addresses", &spec.addresses)?,
+        node_ports: node_ports(&message.node_ports)
+            .map_err(|(index, problem)| wrong(format!("node_ports[{index}]"), problem))?,
         guarantee: spec.guarantee.as_ref().map(guarantee).transpose()?.unwrap_or_default(),
         limit: spec.limit.as_ref().map(limit).transpose()?.unwrap_or_default(),
         network: NetworkPolicy {
@@ -94,6 +98,25 @@ fn virtual_cluster(message: &v1::AgentVirtualCluster) -> Result<VirtualCluster, 
             allow: parse_each("spec.network_allow", &spec.network_allow)?,
         },
     })
+}
+
+impl From<NodePort> for v1::NodePort {
+    fn from(port: NodePort) -> Self {
+        Self { protocol: port.protocol.number().into(), port: port.port.into() }
+    }
+}
+
+/// Node ports; else the place of the first that is none, and what is wrong with it.
+pub(crate) fn node_ports(
+    messages: &[v1::NodePort],
+) -> Result<BTreeSet<NodePort>, (usize, &'static str)> {
+    let one = |(index, message): (usize, &v1::NodePort)| {
+        let protocol = Protocol::from_number(message.protocol)
+            .ok_or((index, "is of a protocol that this version does not know; update it"))?;
+        let port = u16::try_from(message.port).ok().and_then(|port| NodePort::new(protocol, port));
+        port.ok_or((index, "is no port: it is not between 1 and 65535"))
+    };
+    messages.iter().enumerate().map(one).collect()
 }
 
 fn parse_each<T, C>(field: &str, texts: &[String]) -> Result<C, FieldError>

@@ -9,12 +9,12 @@ use std::str::FromStr;
 use bulkhead_core::address::AddressError;
 use bulkhead_core::name::NameError;
 use bulkhead_core::{
-    AddressBlock, Bindings, Delta, FactError, NodePolicy, SetChange, Snapshot, VirtualCluster,
-    VirtualClusterName,
+    AddressBlock, Bindings, Delta, FactError, NodePolicy, NodePort, SetChange, Snapshot,
+    VirtualCluster, VirtualClusterName,
 };
 
 use crate::bindings::{MessageError, add_bindings, namespace_bindings};
-use crate::conversions::ConversionError;
+use crate::conversions::{ConversionError, node_ports};
 use crate::pods::{add_pods, named_pod, pod_uid};
 use crate::v1;
 
@@ -63,6 +63,16 @@ pub enum Refusal {
         /// What is there.
         text: String,
     },
+    /// A list of node ports has something else.
+    #[error("{list}[{index}]: {problem}")]
+    NodePort {
+        /// Its name.
+        list: &'static str,
+        /// Place in the list.
+        index: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// Its parts do not fit together.
     #[error(transparent)]
     Fact(#[from] FactError),
@@ -82,6 +92,8 @@ pub fn snapshot(chunks: &[v1::SnapshotChunk]) -> Result<Snapshot, Refusal> {
         snapshot.shared.append(&mut blocks("shared", &chunk.shared)?);
         snapshot.cluster_ranges.append(&mut blocks("cluster_ranges", &chunk.cluster_ranges)?);
         snapshot.node_addresses.append(&mut hosts("node_addresses", &chunk.node_addresses)?);
+        let mut unclear = ports("unclear_node_ports", &chunk.unclear_node_ports)?;
+        snapshot.unclear_node_ports.append(&mut unclear);
         add_bindings(&mut snapshot.bindings, &chunk.bindings)?;
         snapshot.names_pods |= chunk.names_pods;
         add_pods(&mut snapshot.pods, &chunk.pods)?;
@@ -108,6 +120,7 @@ pub fn whole(snapshot: &Snapshot) -> v1::SnapshotChunk {
         policy: Some(snapshot.policy.into()),
         names_pods: snapshot.names_pods,
         pods: snapshot.pods.iter().map(|(uid, pod)| named_pod(uid, pod)).collect(),
+        unclear_node_ports: port_messages(&snapshot.unclear_node_ports),
     }
 }
 
@@ -117,6 +130,11 @@ impl From<&Delta> for v1::SnapshotDelta {
             virtual_cluster: name.to_string(),
             added: texts(&change.added),
             removed: texts(&change.removed),
+        });
+        let node_ports = delta.node_ports.iter().map(|(name, change)| v1::NodePortChange {
+            virtual_cluster: name.to_string(),
+            added: port_messages(&change.added),
+            removed: port_messages(&change.removed),
         });
         let bindings = delta.bindings.iter();
         Self {
@@ -137,6 +155,9 @@ impl From<&Delta> for v1::SnapshotDelta {
             names_pods: delta.names_pods,
             pods: delta.pods.iter().map(|(uid, pod)| named_pod(uid, pod)).collect(),
             pods_gone: texts(&delta.pods_gone),
+            node_ports: node_ports.collect(),
+            unclear_node_ports_added: port_messages(&delta.unclear_node_ports.added),
+            unclear_node_ports_removed: port_messages(&delta.unclear_node_ports.removed),
         }
     }
 }
@@ -160,6 +181,17 @@ impl TryFrom<&v1::SnapshotDelta> for Delta {
                 removed: blocks("addresses.removed", &one.removed)?,
             };
             if addresses.insert(name, change).is_some() {
+                return Err(Refusal::Twice { name: one.virtual_cluster.clone() });
+            }
+        }
+        let mut node_ports = BTreeMap::new();
+        for (index, one) in message.node_ports.iter().enumerate() {
+            let name = name("node_ports", index, &one.virtual_cluster)?;
+            let change = SetChange {
+                added: ports("node_ports.added", &one.added)?,
+                removed: ports("node_ports.removed", &one.removed)?,
+            };
+            if node_ports.insert(name, change).is_some() {
                 return Err(Refusal::Twice { name: one.virtual_cluster.clone() });
             }
         }
@@ -188,6 +220,11 @@ impl TryFrom<&v1::SnapshotDelta> for Delta {
                 added: hosts("node_addresses_added", &message.node_addresses_added)?,
                 removed: hosts("node_addresses_removed", &message.node_addresses_removed)?,
             },
+            node_ports,
+            unclear_node_ports: SetChange {
+                added: ports("unclear_node_ports_added", &message.unclear_node_ports_added)?,
+                removed: ports("unclear_node_ports_removed", &message.unclear_node_ports_removed)?,
+            },
             bindings: bindings.0,
             unbound: message.namespaces_unbound.iter().cloned().collect(),
             policy: message.policy.as_ref().map(NodePolicy::try_from).transpose()?,
@@ -204,6 +241,15 @@ impl TryFrom<&v1::SnapshotDelta> for Delta {
 
 fn texts<'a, T: Display + 'a>(values: impl IntoIterator<Item = &'a T>) -> Vec<String> {
     values.into_iter().map(ToString::to_string).collect()
+}
+
+fn port_messages(ports: &BTreeSet<NodePort>) -> Vec<v1::NodePort> {
+    ports.iter().map(|port| (*port).into()).collect()
+}
+
+fn ports(list: &'static str, messages: &[v1::NodePort]) -> Result<BTreeSet<NodePort>, Refusal> {
+    let wrong = |(index, problem)| Refusal::NodePort { list, index, problem };
+    node_ports(messages).map_err(wrong)
 }
 
 fn name(list: &'static str, index: usize, text: &str) -> Result<VirtualClusterName, Refusal> {

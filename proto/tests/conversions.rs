@@ -37,6 +37,7 @@ fn full() -> v1::AgentVirtualCluster {
             network_allow: vec!["team-b".to_owned()],
             class: String::new(),
         }),
+        node_ports: vec![v1::NodePort { protocol: 6, port: 30_080 }],
     }
 }
 

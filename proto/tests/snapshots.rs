@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::{
     AddressBlock, Binding, Bindings, Delta, Guarantee, Limit, LocalPod, LocalPods, NamedPod,
-    NetworkPolicy, NodePolicy, OnStale, PodUid, Requirement, Selector, SetChange, Snapshot,
-    Unknown, VirtualCluster, VirtualClusterNumber,
+    NetworkPolicy, NodePolicy, NodePort, OnStale, PodUid, Protocol, Requirement, Selector,
+    SetChange, Snapshot, Unknown, VirtualCluster, VirtualClusterNumber,
 };
 use bulkhead_proto::bindings::{add_bindings, local_pod, local_pods, namespace_bindings};
 use bulkhead_proto::pods::add_pods;
@@ -24,20 +24,30 @@ fn blocks() -> impl Strategy<Value = BTreeSet<AddressBlock>> {
     btree_set(one, 0..5)
 }
 
+fn ports() -> impl Strategy<Value = BTreeSet<NodePort>> {
+    let protocols = vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    let one = (proptest::sample::select(protocols), 1..=u16::MAX);
+    btree_set(one.prop_map(|(protocol, port)| NodePort { protocol, port }), 0..4)
+}
+
+fn port_change() -> impl Strategy<Value = SetChange<NodePort>> {
+    (ports(), ports()).prop_map(|(added, removed)| SetChange { added, removed })
+}
+
 fn change() -> impl Strategy<Value = SetChange<AddressBlock>> {
     (blocks(), blocks()).prop_map(|(added, removed)| SetChange { added, removed })
 }
 
 fn cluster() -> impl Strategy<Value = VirtualCluster> {
-    ("[a-z][a-z0-9]{0,5}", 1..u32::MAX, blocks()).prop_map(|(name, number, addresses)| {
-        VirtualCluster {
-            name: name.parse().unwrap(),
-            number: VirtualClusterNumber::new(number).unwrap(),
-            addresses,
-            guarantee: Guarantee::default(),
-            limit: Limit::default(),
-            network: NetworkPolicy::default(),
-        }
+    let some = ("[a-z][a-z0-9]{0,5}", 1..u32::MAX, blocks(), ports());
+    some.prop_map(|(name, number, addresses, node_ports)| VirtualCluster {
+        name: name.parse().unwrap(),
+        number: VirtualClusterNumber::new(number).unwrap(),
+        addresses,
+        node_ports,
+        guarantee: Guarantee::default(),
+        limit: Limit::default(),
+        network: NetworkPolicy::default(),
     })
 }
 
@@ -99,6 +109,7 @@ proptest! {
     fn snapshots_come_back_the_same(
         clusters in vec(cluster(), 0..4),
         (shared, cluster_ranges) in (blocks(), blocks()),
+        unclear_node_ports in ports(),
         bindings in bindings(),
         policy in policy(),
         (names_pods, pods) in (any::<bool>(), named()),
@@ -106,8 +117,16 @@ proptest! {
         let virtual_clusters = clusters.into_iter().map(|it| (it.name.clone(), it)).collect();
         let node_addresses = ["192.0.2.1".parse().unwrap()].into();
         let snapshot = Snapshot {
-            generation: 4, virtual_clusters, shared, cluster_ranges, node_addresses, bindings, policy,
-            names_pods, pods,
+            generation: 4,
+            virtual_clusters,
+            shared,
+            cluster_ranges,
+            node_addresses,
+            unclear_node_ports,
+            bindings,
+            policy,
+            names_pods,
+            pods,
         };
         let bytes = snapshots::whole(&snapshot).encode_to_vec();
         let chunk = v1::SnapshotChunk::decode(&*bytes).unwrap();
@@ -124,6 +143,8 @@ proptest! {
     fn changes_come_back_the_same(
         clusters in vec(cluster(), 0..4),
         addresses in btree_map("[a-z]{1,5}", change(), 0..3),
+        node_ports in btree_map("[a-z]{1,5}", port_change(), 0..3),
+        unclear_node_ports in port_change(),
         (shared, cluster_ranges) in (change(), change()),
         bindings in bindings(),
         unbound in btree_set("[a-z]{1,8}", 0..3),
@@ -139,6 +160,8 @@ proptest! {
             shared,
             cluster_ranges,
             node_addresses: SetChange { added: ["::1".parse().unwrap()].into(), ..SetChange::default() },
+            node_ports: node_ports.into_iter().map(|(name, it)| (name.parse().unwrap(), it)).collect(),
+            unclear_node_ports,
             bindings: bindings.0,
             unbound,
             policy,
@@ -229,6 +252,41 @@ fn a_named_pod_that_has_no_meaning_is_refused_by_field() {
     }
     let twice = add_pods(&mut BTreeMap::new(), &[good(), good()]).unwrap_err();
     assert_eq!(twice.problem, "comes twice");
+}
+
+#[test]
+fn node_ports_that_have_no_meaning_are_refused_by_place() {
+    let good = v1::NodePort { protocol: 6, port: 30_080 };
+    let cluster = |ports: &[v1::NodePort]| {
+        let node_ports = ports.to_vec();
+        let name = "a".to_owned();
+        let message = v1::AgentVirtualCluster { name, number: 1, spec: None, node_ports };
+        VirtualCluster::try_from(&message)
+    };
+    assert_eq!(cluster(&[good]).unwrap().node_ports.len(), 1);
+    for wrong in [(6, 0), (6, 65_536), (0, 30_080), (1, 30_080), (6 + 256, 30_080)] {
+        let wrong = v1::NodePort { protocol: wrong.0, port: wrong.1 };
+        assert_eq!(cluster(&[good, wrong]).unwrap_err().field, "node_ports[1]", "{wrong:?}");
+        let change = v1::NodePortChange {
+            virtual_cluster: "a".to_owned(),
+            added: vec![],
+            removed: vec![wrong],
+        };
+        let delta = v1::SnapshotDelta { node_ports: vec![change], ..Default::default() };
+        let error = Delta::try_from(&delta).unwrap_err().to_string();
+        assert!(error.starts_with("node_ports.removed[0]: "), "{error}");
+        let unclear_node_ports_added = vec![good, wrong];
+        let delta = v1::SnapshotDelta { unclear_node_ports_added, ..Default::default() };
+        let error = Delta::try_from(&delta).unwrap_err().to_string();
+        assert!(error.starts_with("unclear_node_ports_added[1]: "), "{error}");
+        let chunk = v1::SnapshotChunk { unclear_node_ports: vec![wrong], ..Default::default() };
+        assert!(snapshots::snapshot(&[chunk]).is_err());
+    }
+    let change =
+        v1::NodePortChange { virtual_cluster: "a".to_owned(), added: vec![good], removed: vec![] };
+    let twice =
+        v1::SnapshotDelta { node_ports: vec![change.clone(), change], ..Default::default() };
+    assert!(Delta::try_from(&twice).is_err(), "one name twice");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::address::AddressBlock;
 use crate::desired::Desired;
 use crate::facts::Index;
 use crate::name::VirtualClusterName;
+use crate::node_port::NodePort;
 use crate::observed::{NodeFacts, Placement};
 
 pub use controls::{MAX_DEPTH, MAX_DESCENDANTS, UNWRITTEN};
@@ -28,6 +29,19 @@ pub enum CompileError {
         second: VirtualClusterName,
         /// The smaller of the two blocks.
         block: AddressBlock,
+    },
+    /// Two virtual clusters have one node port.
+    #[error(
+        "virtual clusters \"{first}\" and \"{second}\" both have node port {port}; give one of their \
+         Services another"
+    )]
+    SharedNodePort {
+        /// One of them.
+        first: VirtualClusterName,
+        /// The other.
+        second: VirtualClusterName,
+        /// The port.
+        port: NodePort,
     },
 }
 

@@ -12,6 +12,7 @@ use crate::binding::{Binding, NodePolicy};
 use crate::facts::{FactError, Snapshot};
 use crate::inventory::{NamedPod, PodUid};
 use crate::name::VirtualClusterName;
+use crate::node_port::NodePort;
 use crate::tenant::VirtualCluster;
 
 /// What came into a set and what left it.
@@ -66,18 +67,22 @@ pub struct Delta {
     pub base: u64,
     /// The generation that it leads to; later than `base`.
     pub generation: u64,
-    /// Virtual clusters that are new, or others but for their addresses.
+    /// Virtual clusters that are new, or others but for their addresses and node ports.
     pub upserted: BTreeMap<VirtualClusterName, VirtualCluster>,
     /// Virtual clusters that are gone.
     pub removed: BTreeSet<VirtualClusterName>,
     /// Addresses that came or went, of virtual clusters that are otherwise as before.
     pub addresses: BTreeMap<VirtualClusterName, SetChange<AddressBlock>>,
+    /// Node ports that came or went, of virtual clusters that are otherwise as before.
+    pub node_ports: BTreeMap<VirtualClusterName, SetChange<NodePort>>,
     /// Of the shared list.
     pub shared: SetChange<AddressBlock>,
     /// Of the cluster's ranges.
     pub cluster_ranges: SetChange<AddressBlock>,
     /// Of the host addresses.
     pub node_addresses: SetChange<IpAddr>,
+    /// Of the node ports that are nobody's.
+    pub unclear_node_ports: SetChange<NodePort>,
     /// Namespaces whose bindings are others now: all of each.
     pub bindings: BTreeMap<String, Vec<Binding>>,
     /// Namespaces that have no binding any more.
@@ -149,6 +154,10 @@ impl Delta {
             shared: SetChange::between(&old.shared, &new.shared),
             cluster_ranges: SetChange::between(&old.cluster_ranges, &new.cluster_ranges),
             node_addresses: SetChange::between(&old.node_addresses, &new.node_addresses),
+            unclear_node_ports: SetChange::between(
+                &old.unclear_node_ports,
+                &new.unclear_node_ports,
+            ),
             policy: (old.policy != new.policy).then_some(new.policy),
             names_pods: (old.names_pods != new.names_pods).then_some(new.names_pods),
             ..Self::default()
@@ -156,10 +165,14 @@ impl Delta {
         delta.compare_pods(&old.pods, &new.pods);
         for (name, cluster) in &new.virtual_clusters {
             match old.virtual_clusters.get(name) {
-                Some(before) if before.differs_by_addresses_only(cluster) => {
+                Some(before) if before.differs_by_places_only(cluster) => {
                     let change = SetChange::between(&before.addresses, &cluster.addresses);
                     if !change.is_empty() {
                         delta.addresses.insert(name.clone(), change);
+                    }
+                    let change = SetChange::between(&before.node_ports, &cluster.node_ports);
+                    if !change.is_empty() {
+                        delta.node_ports.insert(name.clone(), change);
                     }
                 }
                 _ => drop(delta.upserted.insert(name.clone(), cluster.clone())),
@@ -209,8 +222,15 @@ impl Delta {
             let cluster = clusters.get_mut(name).ok_or_else(missing)?;
             change.apply("addresses of a virtual cluster", &mut cluster.addresses)?;
         }
+        for (name, change) in &self.node_ports {
+            let missing = || DeltaError::NotThere { list, what: name.to_string() };
+            let cluster = clusters.get_mut(name).ok_or_else(missing)?;
+            change.apply("node ports of a virtual cluster", &mut cluster.node_ports)?;
+        }
         for (name, cluster) in &self.upserted {
-            if self.removed.contains(name) || self.addresses.contains_key(name) {
+            let is_changed =
+                self.addresses.contains_key(name) || self.node_ports.contains_key(name);
+            if self.removed.contains(name) || is_changed {
                 return Err(DeltaError::There { list, what: name.to_string() });
             }
             clusters.insert(name.clone(), cluster.clone());
@@ -270,6 +290,7 @@ impl Snapshot {
         delta.shared.apply("shared", &mut next.shared)?;
         delta.cluster_ranges.apply("cluster ranges", &mut next.cluster_ranges)?;
         delta.node_addresses.apply("node addresses", &mut next.node_addresses)?;
+        delta.unclear_node_ports.apply("unclear node ports", &mut next.unclear_node_ports)?;
         delta.apply_bindings(&mut next.bindings.0)?;
         next.policy = delta.policy.unwrap_or(next.policy);
         next.names_pods = delta.names_pods.unwrap_or(next.names_pods);
@@ -280,9 +301,9 @@ impl Snapshot {
 }
 
 impl VirtualCluster {
-    /// Whether nothing but its addresses differs.
-    pub fn differs_by_addresses_only(&self, other: &Self) -> bool {
-        let Self { name, number, addresses: _, guarantee, limit, network } = self;
+    /// Whether nothing but its addresses and node ports differs.
+    pub fn differs_by_places_only(&self, other: &Self) -> bool {
+        let Self { name, number, addresses: _, node_ports: _, guarantee, limit, network } = self;
         *name == other.name
             && *number == other.number
             && *guarantee == other.guarantee

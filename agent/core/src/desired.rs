@@ -85,7 +85,7 @@ pub struct DesiredNetwork {
     /// What MEMBERS says of each virtual cluster, by name: the cgroup's id is known only when it
     /// is there.
     pub members: BTreeMap<VirtualClusterName, Member>,
-    /// ADDRESSES
+    /// ADDRESSES, with node ports under addresses of their own.
     pub addresses: BTreeMap<Address, FarEnd>,
     /// PREFIXES
     pub prefixes: BTreeMap<Prefix, FarEnd>,
@@ -114,7 +114,9 @@ pub fn look_up(
         let differing = u128::from_be_bytes(prefix.address.0) ^ u128::from_be_bytes(address.0);
         differing.leading_zeros() >= prefix.prefix_len
     };
-    addresses.get(&address).copied().or_else(|| {
+    // Where the table has node ports, no address is looked up.
+    let exact = addresses.get(&address).filter(|_| !address.is_of_node_port());
+    exact.copied().or_else(|| {
         let covering = prefixes.iter().filter(|(prefix, _)| covers(prefix));
         let longest = covering.max_by_key(|(prefix, _)| prefix.prefix_len);
         longest.map(|(_, far)| *far)

@@ -8,6 +8,7 @@ use crate::address::AddressBlock;
 use crate::binding::{Bindings, NodePolicy};
 use crate::inventory::{Inventory, NamedPod, PodFact, PodUid};
 use crate::name::{VirtualClusterName, VirtualClusterNumber};
+use crate::node_port::NodePort;
 use crate::tenant::VirtualCluster;
 
 /// Something that a node was told.
@@ -38,6 +39,9 @@ pub struct Snapshot {
     pub cluster_ranges: BTreeSet<AddressBlock>,
     /// Every host address of every node.
     pub node_addresses: BTreeSet<IpAddr>,
+    /// Node ports of Services that are several virtual clusters', or of which it is not known
+    /// whose they are: inside the cluster, and nobody's.
+    pub unclear_node_ports: BTreeSet<NodePort>,
     /// Which pods belong to which virtual cluster.
     pub bindings: Bindings,
     /// How the node treats what it does not know.

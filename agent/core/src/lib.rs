@@ -19,6 +19,7 @@ pub mod judge;
 pub mod meter;
 pub mod model;
 pub mod name;
+pub mod node_port;
 pub mod observed;
 pub mod plan;
 pub mod pod;
@@ -39,6 +40,7 @@ pub use inventory::{Claim, Inventory, NamedPod, Pod, PodFact, PodPath, PodUid, R
 pub use judge::{Attempt, Failure, State, judge};
 pub use meter::Meter;
 pub use name::{CgroupId, VirtualClusterName, VirtualClusterNumber};
+pub use node_port::{NodePort, Protocol};
 pub use observed::{
     Capacities, NodeFacts, Observed, ObservedCgroup, ObservedNetwork, Placement, Support,
 };

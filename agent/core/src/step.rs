@@ -9,6 +9,7 @@ use crate::binding::Unknown;
 use crate::control::{Control, ControlValue, Controller};
 use crate::inventory::PodPath;
 use crate::name::{CgroupId, VirtualClusterName};
+use crate::node_port::NodePort;
 
 /// The cgroup of a pod, as the kernel had it when the plan was made.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -178,11 +179,11 @@ impl fmt::Display for Step {
             },
             Self::PutAddresses(entries) => {
                 write!(f, "put {} addresses: ", entries.len())?;
-                list(f, entries.iter().map(|(address, far)| entry(from_abi(*address), *far)))
+                list(f, entries.iter().map(|(address, far)| entry(address_or_port(*address), *far)))
             }
             Self::DeleteAddresses(keys) => {
                 write!(f, "delete {} addresses: ", keys.len())?;
-                list(f, keys.iter().map(|key| from_abi(*key)))
+                list(f, keys.iter().map(|key| address_or_port(*key)))
             }
             Self::PutPrefixes(entries) => {
                 write!(f, "put {} prefixes: ", entries.len())?;
@@ -254,6 +255,11 @@ fn pairs_line(f: &mut fmt::Formatter<'_>, verb: &str, pairs: &[AllowKey]) -> fmt
 
 fn block(prefix: Prefix) -> String {
     AddressBlock::from_prefix(prefix).map_or_else(|| format!("{prefix:?}"), |net| net.to_string())
+}
+
+fn address_or_port(address: Address) -> String {
+    NodePort::from_abi(address)
+        .map_or_else(|| from_abi(address).to_string(), |port| format!("node port {port}"))
 }
 
 fn entry(key: impl fmt::Display, far: FarEnd) -> String {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::address::AddressBlock;
 use crate::amount::{Amount, Bytes, NanoCores, Pids};
 use crate::name::{VirtualClusterName, VirtualClusterNumber};
+use crate::node_port::NodePort;
 
 /// A virtual cluster as a node knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,6 +17,8 @@ pub struct VirtualCluster {
     pub number: VirtualClusterNumber,
     /// Addresses of its members, on any node.
     pub addresses: BTreeSet<AddressBlock>,
+    /// Node ports of its Services: on every host's addresses these are its own.
+    pub node_ports: BTreeSet<NodePort>,
     /// What a node keeps for it while others want it too.
     pub guarantee: Guarantee,
     /// What it can have of a node at most.

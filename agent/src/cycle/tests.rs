@@ -61,6 +61,7 @@ fn cluster(name: &str, number: u32, pids: u64) -> VirtualCluster {
         name: name.parse().unwrap(),
         number: VirtualClusterNumber::new(number).unwrap(),
         addresses: BTreeSet::from([format!("10.0.0.{number}").parse().unwrap()]),
+        node_ports: BTreeSet::new(),
         guarantee: Guarantee::default(),
         limit: Limit { pids: Some(Amount::Absolute(Pids(pids))), ..Limit::default() },
         network: NetworkPolicy { mode: NetworkMode::Enforce, ..NetworkPolicy::default() },

@@ -46,6 +46,7 @@ fn told(mode: NetworkMode, unknown: Unknown) -> Arc<Snapshot> {
         name: name.clone(),
         number: VirtualClusterNumber::new(1).unwrap(),
         addresses: BTreeSet::new(),
+        node_ports: BTreeSet::new(),
         guarantee: Guarantee::default(),
         limit: Limit::default(),
         network: NetworkPolicy { mode, ..NetworkPolicy::default() },

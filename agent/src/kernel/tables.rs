@@ -130,7 +130,9 @@ pub(super) fn end_connections(
     // What cannot be looked up is left alone: its packets are judged all the same.
     let far_end = |peer: SocketAddr| -> Result<Option<FarEnd>, BpfError> {
         let address = to_abi(peer.ip());
-        match tables.addresses.get(&address)? {
+        let exact =
+            if address.is_of_node_port() { None } else { tables.addresses.get(&address)? };
+        match exact {
             None => tables.prefixes.get(&Prefix { prefix_len: 128, address }),
             known => Ok(known),
         }

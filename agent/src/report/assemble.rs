@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     fn cluster(name: &str, number: u32) -> v1::AgentVirtualCluster {
-        v1::AgentVirtualCluster { name: name.to_owned(), number, spec: None }
+        v1::AgentVirtualCluster { name: name.to_owned(), number, ..Default::default() }
     }
 
     fn chunk(generation: u64, first: bool, last: bool, name: &str) -> v1::SnapshotChunk {
@@ -369,6 +369,7 @@ mod tests {
                 addresses: addresses(number),
                 ..v1::VirtualClusterSpec::default()
             }),
+            node_ports: Vec::new(),
         });
         let mut assembler = Assembler::default();
         let whole =

@@ -143,6 +143,7 @@ pub(crate) fn nodes() -> Vec<v1::Node> {
                 message: "generation 7 is refused whole: table is full".to_owned(),
             }],
             journal_backlog_records: 42,
+            late_pods: None,
         }),
         wanted_generation: 7,
     };

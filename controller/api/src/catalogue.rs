@@ -89,6 +89,7 @@ impl Definition {
             name: self.name.clone(),
             number,
             addresses: self.addresses.clone(),
+            node_ports: BTreeSet::new(),
             guarantee: self.guarantee.clone(),
             limit: self.limit.clone(),
             network: self.network.clone(),

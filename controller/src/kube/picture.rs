@@ -186,8 +186,8 @@ fn mixed(clusters: &mut BTreeMap<VirtualClusterName, Cluster>, index: &Index) ->
     for (service, owners) in index.mixed() {
         let names: Vec<&str> = owners.iter().map(|owner| owner.as_str()).collect();
         let warning = format!(
-            "Service {service} has backends of {}, so its addresses are nobody's and refused in \
-             mode Enforce; give each its own Service, or name it in sharedServices",
+            "Service {service} has backends of {}, so its addresses and node ports are nobody's and \
+             refused in mode Enforce; give each its own Service, or name it in sharedServices",
             names.join(" and ")
         );
         for owner in owners {

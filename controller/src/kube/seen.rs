@@ -14,8 +14,8 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{PartialObjectMeta, Resource};
 
-use self::shapes::TargetRef;
 pub(crate) use self::shapes::{Endpoints, Node, Pod, Service, Slice};
+use self::shapes::{ServicePort, TargetRef};
 use super::index::told::{self, Backend, Key};
 
 /// The taint that keeps pods away from a node until its agent enforces.
@@ -107,6 +107,7 @@ impl Seen for Service {
             key: key(&metadata),
             cluster: addresses(spec.cluster_ips.iter().chain(&spec.cluster_ip)),
             external: addresses(spec.external_ips.iter().chain(balanced)),
+            node_ports: spec.ports.iter().filter_map(ServicePort::node_port).collect(),
             selector: spec.selector.filter(|selector| !selector.is_empty()),
         }
     }
@@ -270,8 +271,28 @@ mod tests {
         assert_eq!(service.cluster, [ip("10.96.0.1")]);
         assert_eq!(service.external, [ip("203.0.113.1"), ip("203.0.113.2")]);
         assert_eq!(service.selector, None);
+        assert!(service.node_ports.is_empty());
         let headless = json!({ "metadata": { "name": "s" }, "spec": { "clusterIP": "None" } });
         assert!(told::<Service>(headless).cluster.is_empty());
+    }
+
+    #[test]
+    fn a_services_node_ports_have_their_protocols() {
+        let ports = json!([
+            { "port": 80, "nodePort": 30080 },
+            { "port": 53, "protocol": "UDP", "nodePort": 30053 },
+            { "port": 53, "protocol": "TCP", "nodePort": 30053 },
+            { "port": 81 },
+            { "port": 82, "nodePort": 0 },
+            { "port": 83, "nodePort": 70000 },
+            { "port": 84, "protocol": "QUIC", "nodePort": 30084 },
+        ]);
+        let service = told::<Service>(json!({
+            "metadata": { "name": "s", "namespace": "a" },
+            "spec": { "type": "LoadBalancer", "clusterIP": "10.96.0.1", "ports": ports },
+        }));
+        let shown: Vec<String> = service.node_ports.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["30053/TCP", "30080/TCP", "30053/UDP"]);
     }
 
     /// The same backends, as servers with and without discovery/v1 tell of them.

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bulkhead_core::{AddressBlock, Bindings, NamedPod, NodePolicy, PodUid, VirtualClusterName};
+use bulkhead_core::{
+    AddressBlock, Bindings, NamedPod, NodePolicy, NodePort, PodUid, VirtualClusterName,
+};
 
 /// Whose the addresses of a pod or a Service are.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -62,13 +64,15 @@ impl Pod {
     }
 }
 
-/// The frontends of a Service: cluster, load balancer and external addresses.
+/// The frontends of a Service: cluster, load balancer and external addresses, and node ports.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Service {
     /// Whose they are.
     pub owner: Owner,
     /// All of them.
     pub addresses: BTreeSet<IpAddr>,
+    /// Ports of every node that lead to it.
+    pub node_ports: BTreeSet<NodePort>,
 }
 
 /// What changed in the cluster. `None` within a map: it is gone. A change that says what is known

@@ -9,6 +9,7 @@ use super::blocks::Blocks;
 use super::cluster::ClusterChange;
 use super::directory::Places;
 use super::holders::{Holders, Says};
+use super::node_ports::NodePorts;
 use super::{Known, World, replace};
 use crate::ledger::{Ledger, LedgerError};
 
@@ -21,6 +22,7 @@ pub(super) struct Making {
     pub(super) holders: Holders,
     /// Where each pod is named.
     places: Places,
+    node_ports: NodePorts,
     /// What objects say and what the cluster says, each for itself.
     pub(super) shared: [BTreeSet<AddressBlock>; 2],
     pub(super) cluster_ranges: [BTreeSet<AddressBlock>; 2],
@@ -65,9 +67,11 @@ impl Making {
             self.cluster_ranges[CLUSTER] = ranges;
         }
         if whole {
+            let is_service = |name: &str| services.get(name).is_some_and(Option::is_some);
+            self.node_ports.retain(is_service);
             self.holders.retain(
                 |uid| pods.get(uid).is_some_and(Option::is_some),
-                |name| services.get(name).is_some_and(Option::is_some),
+                is_service,
                 |name| nodes.get(name).is_some_and(Option::is_some),
             );
             let is_there = |uid: &str| pods.get(uid).is_some_and(Option::is_some);
@@ -80,6 +84,7 @@ impl Making {
         }
         for (name, service) in &services {
             self.holders.set_service(name, service.as_ref());
+            self.node_ports.set_service(name, service.as_ref());
         }
         for (name, addresses) in nodes {
             self.holders.set_node(&name, Says::ApiServer, addresses.unwrap_or_default());
@@ -89,6 +94,7 @@ impl Making {
     /// Puts into the generation what became of what was taken in.
     pub(super) fn settle(&mut self, world: &mut World) {
         self.settle_lists(world);
+        self.node_ports.settle(world);
         let holders = &mut self.holders;
         for moved in holders.moved() {
             world.put(&moved.from, |set| set.remove(moved.address));

@@ -1,11 +1,12 @@
 //! What is told to whom, whose an address is, and what it costs.
 
 mod cost;
+mod node_ports;
 
 use std::collections::BTreeSet;
 
 use bulkhead_api::{Catalogue, Document};
-use bulkhead_core::{Binding, Delta, LocalPod, Selector, Snapshot, Unknown};
+use bulkhead_core::{Binding, Delta, LocalPod, Protocol, Selector, Snapshot, Unknown};
 use proptest::prelude::*;
 
 use super::cluster::{Owner, Pod, Service};
@@ -50,12 +51,23 @@ fn catalogue(clusters: &[(&str, &[&str], &[&str])]) -> Catalogue {
     Catalogue::build(&Document::parse_all("all.yaml", &text).unwrap()).unwrap()
 }
 
-fn pod(node: &str, owner: &str, addresses: &[&str]) -> Option<Pod> {
-    let owner = match owner {
+fn owner(text: &str) -> Owner {
+    match text {
         "" => Owner::Nobody,
         "shared" => Owner::Shared,
         owner => Owner::VirtualCluster(name(owner)),
-    };
+    }
+}
+
+/// A Service with TCP node ports.
+fn served(of: &str, ports: &[u16]) -> Option<Service> {
+    let port = |port| NodePort::new(Protocol::Tcp, port).unwrap();
+    let node_ports = ports.iter().copied().map(port).collect();
+    Some(Service { owner: owner(of), node_ports, ..Service::default() })
+}
+
+fn pod(node: &str, of: &str, addresses: &[&str]) -> Option<Pod> {
+    let owner = owner(of);
     let addresses = addresses.iter().map(|text| address(text)).collect();
     Some(Pod { node: node.to_owned(), owner, addresses, ..Pod::default() })
 }
@@ -70,6 +82,12 @@ impl Place {
     fn pods(&self, pods: &[(&str, Option<Pod>)]) {
         let pods = pods.iter().map(|(uid, pod)| ((*uid).to_owned(), pod.clone())).collect();
         self.state.change_cluster(ClusterChange { pods, ..ClusterChange::default() }).unwrap();
+    }
+
+    fn services(&self, services: &[(&str, Option<Service>)]) {
+        let services = services.iter().map(|(it, service)| ((*it).to_owned(), service.clone()));
+        let services = services.collect();
+        self.state.change_cluster(ClusterChange { services, ..ClusterChange::default() }).unwrap();
     }
 
     fn report(&self, node: &str, pods: &[(&str, &[&str])]) {
@@ -209,7 +227,8 @@ fn an_address_has_one_owner_whoever_says_what() {
     assert_eq!(place.addresses("n", "c"), ["10.0.0.1", "10.0.0.2"]);
     // A Service cannot take a pod's address, but its own.
     let addresses = BTreeSet::from([address("10.0.0.2"), address("10.96.0.1")]);
-    let service = Service { owner: Owner::VirtualCluster(name("b")), addresses };
+    let service =
+        Service { owner: Owner::VirtualCluster(name("b")), addresses, ..Service::default() };
     let services = [("n/s".to_owned(), Some(service))].into();
     place.state.change_cluster(ClusterChange { services, ..ClusterChange::default() }).unwrap();
     assert_eq!(place.addresses("n", "b"), ["10.96.0.1"]);
@@ -289,17 +308,20 @@ enum Act {
     Bindings(Vec<(u8, u8)>, bool),
     Node(u8, Vec<u8>),
     Report(u8, Vec<(u8, u8)>),
+    Service(u8, Option<(u8, Vec<u16>)>),
 }
 
 fn act() -> impl Strategy<Value = Act> {
     use proptest::collection::vec;
     let object = (0..4_u8, vec(0..20_u8, 0..2), vec(0..4_u8, 0..2));
     let placed = proptest::option::of((0..3_u8, 0..6_u8, vec(0..20_u8, 0..3)));
+    let served = proptest::option::of((0..6_u8, vec(1..5_u16, 0..3)));
     prop_oneof![
         1 => vec(object, 0..4).prop_map(Act::Objects),
         5 => (0..8_u8, placed).prop_map(|(uid, pod)| Act::Pod(uid, pod)),
         1 => (vec((0..3_u8, 0..4_u8), 0..4), any::<bool>()).prop_map(|(b, p)| Act::Bindings(b, p)),
         1 => (0..3_u8, vec(0..20_u8, 0..2)).prop_map(|(node, it)| Act::Node(node, it)),
+        2 => (0..4_u8, served).prop_map(|(it, served)| Act::Service(it, served)),
         2 => (0..3_u8, vec((0..8_u8, 0..20_u8), 0..3)).prop_map(|(node, it)| Act::Report(node, it)),
     ]
 }
@@ -364,6 +386,11 @@ fn do_it(place: &Place, act: &Act) {
             let addresses = addresses.iter().map(|n| address(&host(n))).collect();
             place.state.set_node_addresses(&format!("n{node}"), addresses).unwrap();
         }
+        Act::Service(it, said) => {
+            let service =
+                said.as_ref().and_then(|(owner, ports)| served(OWNERS[usize::from(*owner)], ports));
+            place.services(&[(&it.to_string(), service)]);
+        }
         Act::Report(node, pods) => {
             let pods: Vec<(String, String)> =
                 pods.iter().map(|(uid, n)| (uid.to_string(), host(n))).collect();
@@ -379,7 +406,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     /// Whatever happens: what leads from any generation that a node was told to any later one
-    /// gives exactly its view of that one; no address is two owners'; and a node's compiled view
+    /// gives exactly its view of that one; no address and no node port is two owners'; and a node's compiled view
     /// is never refused for an overlap.
     #[test]
     fn deltas_of_views_lead_to_views(acts in proptest::collection::vec(act(), 1..24)) {
@@ -407,8 +434,12 @@ proptest! {
                 let expected = expected.snapshot(newest);
                 prop_assert_eq!(&delta, &Delta::between(&before, &expected));
                 prop_assert_eq!(before.changed_by(&delta), Ok(expected.clone()));
-                let mut owners = BTreeMap::new();
+                let (mut owners, mut ports) = (BTreeMap::new(), BTreeMap::new());
                 for (name, cluster) in &expected.virtual_clusters {
+                    for port in &cluster.node_ports {
+                        prop_assert_eq!(ports.insert(*port, name.clone()), None);
+                        prop_assert!(!expected.unclear_node_ports.contains(port));
+                    }
                     for block in &cluster.addresses {
                         prop_assert_eq!(owners.insert(*block, name.clone()), None);
                     }

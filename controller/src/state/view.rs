@@ -1,9 +1,11 @@
 //! What one node is told: every virtual cluster as it is defined, the node's own pods by name, and
 //! the addresses of the pods and Services of those that the node can meet: that have a pod on it,
 //! or may talk with one that has. What it is never told of is inside the cluster's ranges, and
-//! foreign.
+//! foreign. Of node ports it is told all: the address is a host's, which every node can meet, and
+//! they are few.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -66,6 +68,9 @@ impl View {
         if let Some(addresses) = self.addresses(&cluster.name) {
             cluster.addresses.extend(addresses.iter().map(AddressBlock::host));
         }
+        if let Some(ports) = self.world.node_ports.get(&cluster.name) {
+            cluster.node_ports.clone_from(ports);
+        }
         cluster
     }
 
@@ -93,6 +98,7 @@ impl View {
             shared: self.shared().collect(),
             cluster_ranges: BTreeSet::clone(&self.world.cluster_ranges),
             node_addresses: self.world.node_addresses.iter().collect(),
+            unclear_node_ports: BTreeSet::clone(&self.world.unclear_node_ports),
             bindings: (*self.world.bindings).clone(),
             policy: self.world.policy,
             names_pods: self.world.names_pods,
@@ -114,6 +120,7 @@ impl View {
         );
         delta.cluster_ranges = between(&before.cluster_ranges, &now.cluster_ranges);
         delta.node_addresses = now.node_addresses.since(&before.node_addresses);
+        delta.unclear_node_ports = between(&before.unclear_node_ports, &now.unclear_node_ports);
         if !Arc::ptr_eq(&before.bindings, &now.bindings) {
             for (namespace, bound) in &now.bindings.0 {
                 if before.bindings.0.get(namespace) != Some(bound) {
@@ -145,6 +152,7 @@ impl View {
         } else {
             let mut names = differing(&self.world.virtual_clusters, &new.world.virtual_clusters);
             names.extend(differing(&self.world.addresses, &new.world.addresses));
+            names.extend(differing(&self.world.node_ports, &new.world.node_ports));
             names
         };
         if !Arc::ptr_eq(&self.near, &new.near) {
@@ -161,7 +169,7 @@ impl View {
                 delta.removed.insert(name.clone());
                 return;
             }
-            (Some(before), Some(now)) if before.cluster.differs_by_addresses_only(&now.cluster) => {
+            (Some(before), Some(now)) if before.cluster.differs_by_places_only(&now.cluster) => {
                 (before, now)
             }
             (_, Some(now)) => {
@@ -181,13 +189,19 @@ impl View {
         if !change.is_empty() {
             delta.addresses.insert(name.clone(), change);
         }
+        let none = Arc::default();
+        let ports = |view: &'_ Self| view.world.node_ports.get(name).unwrap_or(&none).clone();
+        let change = between(&ports(self), &ports(new));
+        if !change.is_empty() {
+            delta.node_ports.insert(name.clone(), change);
+        }
     }
 }
 
-fn between(
-    old: &Arc<BTreeSet<AddressBlock>>,
-    new: &Arc<BTreeSet<AddressBlock>>,
-) -> SetChange<AddressBlock> {
+fn between<T: Ord + Copy + Display>(
+    old: &Arc<BTreeSet<T>>,
+    new: &Arc<BTreeSet<T>>,
+) -> SetChange<T> {
     if Arc::ptr_eq(old, new) { SetChange::default() } else { SetChange::between(old, new) }
 }
 

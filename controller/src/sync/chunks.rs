@@ -22,6 +22,7 @@ enum Entry {
     Shared(String),
     Range(String),
     NodeAddress(String),
+    UnclearPort(v1::NodePort),
     Binding(v1::NamespaceBinding),
     Pod(v1::NamedPod),
 }
@@ -32,6 +33,7 @@ impl Entry {
             Self::Cluster(cluster) => cluster.encoded_len(),
             Self::Binding(binding) => binding.encoded_len(),
             Self::Pod(pod) => pod.encoded_len(),
+            Self::UnclearPort(port) => port.encoded_len(),
             Self::Shared(text) | Self::Range(text) | Self::NodeAddress(text) => text.len(),
         }
     }
@@ -42,6 +44,7 @@ impl Entry {
             Self::Shared(text) => chunk.shared.push(text),
             Self::Range(text) => chunk.cluster_ranges.push(text),
             Self::NodeAddress(text) => chunk.node_addresses.push(text),
+            Self::UnclearPort(port) => chunk.unclear_node_ports.push(port),
             Self::Binding(binding) => chunk.bindings.push(binding),
             Self::Pod(pod) => chunk.pods.push(pod),
         }
@@ -57,6 +60,7 @@ pub(super) fn chunks(view: &View, most: usize) -> impl Iterator<Item = v1::Snaps
         .chain(view.shared().map(|block| Entry::Shared(block.to_string())))
         .chain(world.cluster_ranges.iter().map(|block| Entry::Range(block.to_string())))
         .chain(world.node_addresses.iter().map(|address| Entry::NodeAddress(address.to_string())))
+        .chain(world.unclear_node_ports.iter().map(|port| Entry::UnclearPort((*port).into())))
         .chain(
             bindings.flat_map(|(name, bound)| namespace_bindings(name, bound)).map(Entry::Binding),
         )

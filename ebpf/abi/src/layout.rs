@@ -15,6 +15,51 @@ impl Address {
         let [a, b, c, d] = octets;
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
+
+    /// Under which the table of addresses has a node port: a port that every node's addresses
+    /// have, whatever the address. `protocol` is the IP protocol's number.
+    ///
+    /// It is `100::6e6f:6465:<protocol>:<port>`, inside the prefix that routers discard (RFC
+    /// 6666). What a packet has as its address is never looked up there: see
+    /// [`Address::is_of_node_port`].
+    #[inline(always)]
+    pub const fn of_node_port(protocol: u8, port: u16) -> Self {
+        let [high, low] = port.to_be_bytes();
+        let mut octets = NODE_PORTS;
+        (octets[13], octets[14], octets[15]) = (protocol, high, low);
+        Self(octets)
+    }
+
+    /// Whether it has the form of a node port. An address of that form which somebody really uses
+    /// stands among the prefixes, with all of its bits, and never in the table of addresses.
+    #[inline(always)]
+    pub const fn is_of_node_port(&self) -> bool {
+        high(&self.0) == high(&NODE_PORTS) && low(&self.0) >> 32 == low(&NODE_PORTS) >> 32
+    }
+
+    /// The protocol and the port of a node port's form.
+    pub const fn node_port(&self) -> Option<(u8, u16)> {
+        let octets = &self.0;
+        if !self.is_of_node_port() || octets[12] != 0 {
+            return None;
+        }
+        Some((octets[13], u16::from_be_bytes([octets[14], octets[15]])))
+    }
+}
+
+/// Where node ports stand in the table of addresses; their last four bytes are free.
+const NODE_PORTS: [u8; 16] = [1, 0, 0, 0, 0, 0, 0, 0, b'n', b'o', b'd', b'e', 0, 0, 0, 0];
+
+#[inline(always)]
+const fn high(octets: &[u8; 16]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *octets;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+#[inline(always)]
+const fn low(octets: &[u8; 16]) -> u64 {
+    let [.., a, b, c, d, e, f, g, h] = *octets;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// Key of the prefix table: `struct bpf_lpm_trie_key` with 16 bytes of data.
@@ -196,4 +241,40 @@ mod pod {
     unsafe impl aya::Pod for Placement {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Counters {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_port_has_an_address_that_no_other_has_and_that_is_no_ipv4() {
+        let web = Address::of_node_port(6, 30_080);
+        let text = [1, 0, 0, 0, 0, 0, 0, 0, 0x6e, 0x6f, 0x64, 0x65, 0, 6, 0x75, 0x80];
+        assert_eq!(web.0, text);
+        assert_eq!(web.node_port(), Some((6, 30_080)));
+        for other in [(17, 30_080), (6, 30_081), (6, 0), (132, 30_080)] {
+            let address = Address::of_node_port(other.0, other.1);
+            assert!(address != web && address.is_of_node_port());
+            assert_eq!(address.node_port(), Some(other));
+        }
+    }
+
+    #[test]
+    fn what_is_beside_the_form_is_an_ordinary_address() {
+        let web = Address::of_node_port(6, 30_080);
+        for byte in 0..12 {
+            let mut beside = web;
+            beside.0[byte] ^= 1;
+            assert!(!beside.is_of_node_port(), "byte {byte}");
+            assert_eq!(beside.node_port(), None);
+        }
+        // Of the form, and no port: nothing stands there.
+        let mut beside = web;
+        beside.0[12] = 1;
+        assert!(beside.is_of_node_port());
+        assert_eq!(beside.node_port(), None);
+        assert!(!Address::from_v4([10, 0, 0, 1]).is_of_node_port());
+        assert!(!Address::default().is_of_node_port());
+    }
 }

@@ -61,7 +61,8 @@ pub mod maps {
     pub const PLACEMENT: &str = "PLACEMENT";
     /// `HashMap<u64 cgroup id, Member>`: which cgroup is which virtual cluster.
     pub const MEMBERS: &str = "MEMBERS";
-    /// `HashMap<Address, FarEnd>`: exact addresses.
+    /// `HashMap<Address, FarEnd>`: exact addresses, and node ports under addresses of their own
+    /// ([`crate::Address::of_node_port`]).
     pub const ADDRESSES: &str = "ADDRESSES";
     /// `LpmTrie<Prefix, FarEnd>`: prefixes, asked only where no exact address matched.
     pub const PREFIXES: &str = "PREFIXES";

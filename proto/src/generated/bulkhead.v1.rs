@@ -1461,6 +1461,10 @@ pub struct SnapshotChunk {
     /// The pods of this node and of no other, as the API server has them now.
     #[prost(message, repeated, tag = "21")]
     pub pods: ::prost::alloc::vec::Vec<NamedPod>,
+    /// Node ports of Services that are several virtual clusters', or of which it is not known whose
+    /// they are: nobody's, and inside the cluster.
+    #[prost(message, repeated, tag = "10")]
+    pub unclear_node_ports: ::prost::alloc::vec::Vec<NodePort>,
 }
 /// What changed since a generation that this stream carried. It takes effect whole; where the base
 /// is not the generation that the agent holds, the agent ends the stream and is told everything.
@@ -1470,7 +1474,8 @@ pub struct SnapshotDelta {
     pub base_generation: u64,
     #[prost(uint64, tag = "2")]
     pub generation: u64,
-    /// New, or with another number or specification. Addresses are as in the specification, whole.
+    /// New, or with another number or specification. Addresses are as in the specification, whole,
+    /// and so are node ports.
     #[prost(message, repeated, tag = "3")]
     pub upserted: ::prost::alloc::vec::Vec<AgentVirtualCluster>,
     /// Names of virtual clusters that are gone.
@@ -1509,6 +1514,13 @@ pub struct SnapshotDelta {
     /// UIDs of pods of the node that have ended or are gone.
     #[prost(string, repeated, tag = "22")]
     pub pods_gone: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Node ports that came or went, of virtual clusters that are otherwise as before.
+    #[prost(message, repeated, tag = "15")]
+    pub node_ports: ::prost::alloc::vec::Vec<NodePortChange>,
+    #[prost(message, repeated, tag = "16")]
+    pub unclear_node_ports_added: ::prost::alloc::vec::Vec<NodePort>,
+    #[prost(message, repeated, tag = "17")]
+    pub unclear_node_ports_removed: ::prost::alloc::vec::Vec<NodePort>,
 }
 /// A pod that the API server places on the node. Its addresses are in the same generation, with
 /// the virtual cluster that has them.
@@ -1539,6 +1551,25 @@ pub struct AddressChange {
     pub added: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "3")]
     pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodePortChange {
+    #[prost(string, tag = "1")]
+    pub virtual_cluster: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub added: ::prost::alloc::vec::Vec<NodePort>,
+    #[prost(message, repeated, tag = "3")]
+    pub removed: ::prost::alloc::vec::Vec<NodePort>,
+}
+/// A port of every address of every node, behind which a Service is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodePort {
+    /// The number of the IP protocol: 6 TCP, 17 UDP, 132 SCTP.
+    #[prost(uint32, tag = "1")]
+    pub protocol: u32,
+    /// 1 to 65535.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
 }
 /// Pods of a namespace that belong to a virtual cluster.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1740,6 +1771,9 @@ pub struct AgentVirtualCluster {
     pub number: u32,
     #[prost(message, optional, tag = "3")]
     pub spec: ::core::option::Option<VirtualClusterSpec>,
+    /// Of its Services.
+    #[prost(message, repeated, tag = "4")]
+    pub node_ports: ::prost::alloc::vec::Vec<NodePort>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UsageBatch {

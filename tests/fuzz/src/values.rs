@@ -9,8 +9,8 @@ use bulkhead_core::control::{CpuMax, Device, IoMax, Max};
 use bulkhead_core::{
     AddressBlock, Amount, BasisPoints, Binding, Bytes, Capacities, Control, ControlValue, Fact,
     Guarantee, Index, IoLimit, Limit, NamedPod, NanoCores, NetworkMode, NetworkPolicy, NodeFacts,
-    NodePolicy, OnStale, Requirement, Selector, Snapshot, Support, Unknown, VirtualCluster,
-    VirtualClusterName, VirtualClusterNumber, compile,
+    NodePolicy, NodePort, OnStale, Protocol, Requirement, Selector, Snapshot, Support, Unknown,
+    VirtualCluster, VirtualClusterName, VirtualClusterNumber, compile,
 };
 use bulkhead_proto::v1;
 use prost::Message;
@@ -104,7 +104,14 @@ pub fn virtual_cluster(choices: &mut Choices<'_>) -> VirtualCluster {
             mode: choices.of([NetworkMode::Observe, NetworkMode::Off, NetworkMode::Enforce]),
             allow: (0..choices.below(3)).map(|_| name(choices)).collect(),
         },
+        node_ports: (0..choices.below(3)).map(|_| node_port(choices)).collect(),
     }
+}
+
+fn node_port(choices: &mut Choices<'_>) -> NodePort {
+    let protocol = choices.of([Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
+    let port = u16::try_from(choices.number() % u64::from(u16::MAX)).unwrap_or(0) + 1;
+    NodePort::new(protocol, port).expect("it is not 0")
 }
 
 fn requirement(choices: &mut Choices<'_>) -> Requirement {
@@ -140,6 +147,7 @@ pub fn snapshot(choices: &mut Choices<'_>, generation: u64) -> Snapshot {
         let bound = (0..=choices.below(2)).map(|_| binding(choices)).collect();
         snapshot.bindings.0.insert(namespace, bound);
     }
+    snapshot.unclear_node_ports = (0..choices.below(2)).map(|_| node_port(choices)).collect();
     snapshot.policy = NodePolicy {
         unknown: choices.of([Unknown::Allow, Unknown::Deny]),
         on_stale: choices.of([OnStale::AllowCounted, OnStale::Deny]),

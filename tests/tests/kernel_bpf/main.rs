@@ -6,6 +6,7 @@ mod fixture;
 mod lifecycle;
 mod memory;
 mod no_runtime;
+mod node_ports;
 mod overlay;
 mod refusals;
 mod sockets;

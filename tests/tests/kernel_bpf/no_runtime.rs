@@ -105,6 +105,7 @@ impl Agent {
 /// these pods of the node.
 fn told(sandbox: &Sandbox, generation: u64, pods: &[(&str, &str)]) -> Snapshot {
     let clusters = [("a", 1, 0), ("b", 2, 1)].map(|(name, number, host)| VirtualCluster {
+        node_ports: BTreeSet::new(),
         name: name.parse().expect("a name"),
         number: VirtualClusterNumber::new(number).expect("not 0"),
         addresses: [sandbox.network.hosts()[host].v4.to_string().parse().expect("an address")]

@@ -58,6 +58,7 @@ impl Node {
             name: name.parse().expect("a name"),
             number: VirtualClusterNumber::new(number).expect("not 0"),
             addresses: BTreeSet::new(),
+            node_ports: BTreeSet::new(),
             guarantee: Guarantee::default(),
             limit: Limit::default(),
             network: NetworkPolicy { mode: NetworkMode::Enforce, ..NetworkPolicy::default() },

@@ -1,4 +1,4 @@
-//! What a Kubernetes would say: pods, bindings, policy. And, told by a simpler rule than the
+//! What a Kubernetes would say: pods, Services, bindings, policy. And, told by a simpler rule than the
 //! controller's, what each node must know of it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
-use bulkhead_controller::{ClusterChange, Owner, Pod};
+use bulkhead_controller::{ClusterChange, Owner, Pod, Service};
 use bulkhead_core::amount::Pids;
 use bulkhead_core::{
-    AddressBlock, Amount, Binding, Bindings, LocalPod, LocalPods, NamedPod, NodePolicy, PodUid,
-    Selector, Snapshot, Unknown, VirtualClusterName,
+    AddressBlock, Amount, Binding, Bindings, LocalPod, LocalPods, NamedPod, NodePolicy, NodePort,
+    PodUid, Protocol, Selector, Snapshot, Unknown, VirtualClusterName,
 };
 
 use crate::random::Random;
@@ -19,6 +19,8 @@ pub(crate) const NAMES: [&str; 5] = ["blue", "green", "red", "white", "yellow"];
 
 /// Pods that there can be at once.
 const PODS: u8 = 8;
+/// Services that there can be at once.
+const SERVICES: u8 = 4;
 
 /// A pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,11 +31,20 @@ struct SimPod {
     known: bool,
 }
 
+/// A Service with a node port that no other has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct SimService {
+    /// None: several virtual clusters', so nobody's.
+    owner: Option<usize>,
+    port: NodePort,
+}
+
 /// The cluster at one time. Each version says of itself which it is, by a shared address.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Cluster {
     version: u32,
     pods: BTreeMap<u8, SimPod>,
+    services: BTreeMap<u8, SimService>,
     bindings: Bindings,
     policy: NodePolicy,
 }
@@ -90,6 +101,9 @@ impl Versions {
                 },
             );
         }
+        if random.chance(40) {
+            next.change_service(random);
+        }
         if random.chance(30) {
             let namespace = format!("team-{}", random.below(3));
             let owners = (0..random.below(3)).map(|_| random.below(5));
@@ -138,7 +152,11 @@ impl Versions {
             cluster.version,
             snapshot.pods
         );
+        let unclear = cluster.node_ports(None);
+        ensure!(snapshot.unclear_node_ports == unclear, "node ports of generation {generation}");
         for (name, told) in &snapshot.virtual_clusters {
+            let ports = cluster.node_ports(Some(name.as_str()));
+            ensure!(told.node_ports == ports, "generation {generation}: node ports of {name}");
             let (must, may) = cluster.addresses(name.as_str(), node, objects);
             let told: BTreeSet<IpAddr> =
                 told.addresses.iter().filter_map(|block| block.single()).collect();
@@ -154,6 +172,32 @@ impl Versions {
 }
 
 impl Cluster {
+    fn change_service(&mut self, random: &Random) {
+        let uid = u8::try_from(random.below(u64::from(SERVICES))).unwrap_or(0);
+        let owner = usize::try_from(random.below(6)).unwrap_or(0);
+        let port = 30_000 + u16::from(uid) * 2 + u16::from(random.chance(50));
+        let protocol = random.one_of(&[Protocol::Tcp, Protocol::Udp]);
+        let port = NodePort { protocol, port };
+        if random.chance(25) {
+            self.services.remove(&uid);
+            return;
+        }
+        let owner = (owner < NAMES.len()).then_some(owner);
+        self.services.insert(uid, SimService { owner, port });
+    }
+
+    /// A virtual cluster's, or nobody's: every node must be told of all.
+    fn node_ports(&self, owner: Option<&str>) -> BTreeSet<NodePort> {
+        let of = |it: &&SimService| it.owner.map(|it| NAMES[it]) == owner;
+        self.services.values().filter(of).map(|it| it.port).collect()
+    }
+
+    fn service(&self, uid: u8) -> Option<Service> {
+        let SimService { owner, port } = *self.services.get(&uid)?;
+        let owner = owner.map_or(Owner::Nobody, |owner| Owner::VirtualCluster(name(owner)));
+        Some(Service { owner, node_ports: [port].into(), ..Service::default() })
+    }
+
     /// Addresses that a node must be told of a virtual cluster, and those that it may be told
     /// because the pods' nodes may have told the controller.
     fn addresses(
@@ -206,6 +250,8 @@ impl Cluster {
     }
 
     fn since(&self, before: &Self) -> ClusterChange {
+        let services = |uid: &u8| self.services.get(uid) != before.services.get(uid);
+        let services = (0..SERVICES).filter(services);
         let pods = (0..PODS).filter(|uid| self.pods.get(uid) != before.pods.get(uid));
         ClusterChange {
             bindings: Some(self.bindings.clone()),
@@ -213,6 +259,7 @@ impl Cluster {
             shared: Some([stamp(self.version)].into()),
             cluster_ranges: Some(["10.1.0.0/16".parse().expect("it is a CIDR")].into()),
             pods: pods.map(|uid| (uid.to_string(), self.pod(uid))).collect(),
+            services: services.map(|uid| (format!("team/{uid}"), self.service(uid))).collect(),
             ..ClusterChange::default()
         }
     }
@@ -234,6 +281,7 @@ impl Cluster {
             let told: BTreeSet<IpAddr> =
                 cluster.addresses.iter().filter_map(|block| block.single()).collect();
             told == &must | &may
+                && cluster.node_ports == self.node_ports(Some(cluster.name.as_str()))
         })
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bulkhead_abi::{AllowKey, FarEnd, Member};
+use bulkhead_abi::{Address, AllowKey, FarEnd, Member};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::CompileError;
@@ -61,12 +61,35 @@ pub(super) fn compile<'a>(
             virtual_cluster: number.map_or(0, |owner| owner.number.get()),
             flags: said.flags,
         };
-        match block.single() {
-            Some(address) => drop(network.addresses.insert(to_abi(address), far_end)),
+        match block.single().map(to_abi).filter(|address| !address.is_of_node_port()) {
+            Some(address) => drop(network.addresses.insert(address, far_end)),
             None => drop(network.prefixes.insert(block.prefix(), far_end)),
         }
     }
+    network.addresses.extend(node_ports(snapshot)?);
     Ok((network, contested))
+}
+
+/// Node ports, as entries of the table of addresses. One that is nobody's is inside the cluster
+/// and not known, as the cluster address of its Service is.
+fn node_ports(snapshot: &Snapshot) -> Result<BTreeMap<Address, FarEnd>, CompileError> {
+    let unclear = FarEnd { virtual_cluster: 0, flags: FarEnd::CLUSTER };
+    let unclear = snapshot.unclear_node_ports.iter().map(|port| (port.to_abi(), unclear));
+    let mut entries: BTreeMap<Address, FarEnd> = unclear.collect();
+    let mut owners = BTreeMap::new();
+    for (name, virtual_cluster) in &snapshot.virtual_clusters {
+        let far_end =
+            FarEnd { virtual_cluster: virtual_cluster.number.get(), flags: FarEnd::CLUSTER };
+        for port in &virtual_cluster.node_ports {
+            if let Some(first) = owners.insert(*port, name) {
+                let (first, second): (&VirtualClusterName, _) = (first, name.clone());
+                let first = first.clone();
+                return Err(CompileError::SharedNodePort { first, second, port: *port });
+            }
+            entries.insert(port.to_abi(), far_end);
+        }
+    }
+    Ok(entries)
 }
 
 /// Pods' addresses become their owners', also where the controller still has them with somebody

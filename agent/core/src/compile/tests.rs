@@ -5,11 +5,13 @@ use bulkhead_abi::{AllowKey, Class, FarEnd, classify};
 use proptest::prelude::*;
 
 use super::*;
+use crate::address::from_abi;
 use crate::amount::{Amount, BasisPoints, Bytes, NanoCores, Pids};
 use crate::control::{Control, ControlValue};
 use crate::desired::{self, DesiredNetwork};
 use crate::facts::{Fact, Snapshot};
 use crate::name::VirtualClusterNumber;
+use crate::node_port::Protocol;
 use crate::observed::{Capacities, Support};
 use crate::tenant::{Guarantee, Limit, NetworkMode, NetworkPolicy, VirtualCluster};
 
@@ -32,6 +34,7 @@ pub(crate) fn virtual_cluster(name: &str, number: u32, addresses: &[&str]) -> Vi
         name: name.parse().unwrap(),
         number: VirtualClusterNumber::new(number).unwrap(),
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        node_ports: BTreeSet::new(),
         guarantee: Guarantee::default(),
         limit: Limit::default(),
         network: NetworkPolicy::default(),
@@ -215,6 +218,58 @@ fn overlapping_addresses_refuse_the_snapshot_and_name_both() {
         assert!(error.contains("\"a\"") && error.contains("\"b\""), "{error}");
         assert!(error.contains("10.0.0.1"), "{error}");
     }
+}
+
+fn port(text: &str) -> NodePort {
+    let (port, protocol) = text.split_once('/').unwrap();
+    let protocol = Protocol::from_name(protocol).unwrap();
+    NodePort::new(protocol, port.parse().unwrap()).unwrap()
+}
+
+#[test]
+fn a_node_port_is_its_virtual_clusters_one_of_nobody_is_inside_and_others_are_not_there() {
+    let mut a = virtual_cluster("a", 1, &["10.1.0.1"]);
+    a.node_ports = BTreeSet::from([port("30080/TCP"), port("30053/UDP")]);
+    let mut facts = snapshot(vec![a, virtual_cluster("b", 2, &[])]);
+    facts.unclear_node_ports = BTreeSet::from([port("30099/TCP")]);
+    let network = compiled(facts, &node()).network;
+    let class = |me, text: &str| {
+        let far = network.addresses.get(&port(text).to_abi())?;
+        Some(classify(me, Some(*far)))
+    };
+    assert_eq!(class(1, "30080/TCP"), Some(Class::Own));
+    assert_eq!(class(2, "30080/TCP"), Some(Class::Other));
+    assert_eq!(class(2, "30053/UDP"), Some(Class::Other));
+    assert_eq!(class(1, "30099/TCP"), Some(Class::Cluster));
+    assert_eq!(class(2, "30053/TCP"), None, "of another protocol");
+    assert_eq!(class(2, "30081/TCP"), None);
+}
+
+#[test]
+fn an_address_in_the_form_of_a_node_port_is_what_is_said_of_it_and_no_node_port() {
+    let mut a = virtual_cluster("a", 1, &[]);
+    a.node_ports = BTreeSet::from([port("30080/TCP")]);
+    let text = from_abi(port("30080/TCP").to_abi());
+    let facts = |b| snapshot(vec![a.clone(), b]);
+    let network = compiled(facts(virtual_cluster("b", 2, &[])), &node()).network;
+    assert_eq!(look_up(&network, text), None, "nobody said anything of it");
+    let network = compiled(facts(virtual_cluster("b", 2, &[&text.to_string()])), &node()).network;
+    assert_eq!(classify(2, look_up(&network, text)), Class::Own);
+    assert_eq!(network.addresses[&port("30080/TCP").to_abi()].virtual_cluster, 1);
+}
+
+#[test]
+fn a_node_port_of_two_refuses_the_snapshot_and_names_both() {
+    let with = |name, number| {
+        let mut one = virtual_cluster(name, number, &[]);
+        one.node_ports = BTreeSet::from([port("30080/TCP")]);
+        one
+    };
+    let mut index = Index::default();
+    index.apply(Fact::from(snapshot(vec![with("a", 1), with("b", 2)]))).unwrap();
+    let error = compile(&index, &node()).unwrap_err().to_string();
+    assert!(error.contains("\"a\"") && error.contains("\"b\""), "{error}");
+    assert!(error.contains("30080/TCP"), "{error}");
 }
 
 #[test]

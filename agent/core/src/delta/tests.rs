@@ -9,6 +9,7 @@ use crate::amount::{Amount, Pids};
 use crate::binding::{Bindings, OnStale, Requirement, Selector, Unknown};
 use crate::inventory::tests::named;
 use crate::name::VirtualClusterNumber;
+use crate::node_port::Protocol;
 use crate::tenant::{Guarantee, Limit, NetworkPolicy};
 
 fn blocks() -> impl Strategy<Value = BTreeSet<AddressBlock>> {
@@ -16,13 +17,22 @@ fn blocks() -> impl Strategy<Value = BTreeSet<AddressBlock>> {
     proptest::collection::btree_set(one, 0..8)
 }
 
+/// Few enough that two snapshots have some in common.
+fn ports() -> impl Strategy<Value = BTreeSet<NodePort>> {
+    let protocol = proptest::sample::select(vec![Protocol::Tcp, Protocol::Udp]);
+    let one = (protocol, 1..5_u16).prop_map(|(protocol, port)| NodePort { protocol, port });
+    proptest::collection::btree_set(one, 0..4)
+}
+
 /// Number and name go together, so no two have one number.
 fn cluster() -> impl Strategy<Value = VirtualCluster> {
-    (1..6_u32, blocks(), proptest::option::of(0..3_u64)).prop_map(|(number, addresses, pids)| {
+    let pids = proptest::option::of(0..3_u64);
+    (1..6_u32, blocks(), ports(), pids).prop_map(|(number, addresses, node_ports, pids)| {
         VirtualCluster {
             name: format!("team-{number}").parse().unwrap(),
             number: VirtualClusterNumber::new(number).unwrap(),
             addresses,
+            node_ports,
             guarantee: Guarantee::default(),
             limit: Limit { pids: pids.map(|n| Amount::Absolute(Pids(n))), ..Limit::default() },
             network: NetworkPolicy::default(),
@@ -66,7 +76,7 @@ fn snapshot(generation: u64) -> impl Strategy<Value = Snapshot> {
     let nodes =
         proptest::collection::btree_set((0..9_u8).prop_map(|n| [192, 0, 2, n].into()), 0..5);
     let clusters = proptest::collection::vec(cluster(), 0..6);
-    let lists = (blocks(), blocks(), nodes);
+    let lists = (blocks(), blocks(), nodes, ports());
     (clusters, lists, bindings(), policy(), proptest::bool::ANY, pods()).prop_map(
         move |(clusters, lists, bindings, policy, names_pods, pods)| Snapshot {
             generation,
@@ -74,6 +84,7 @@ fn snapshot(generation: u64) -> impl Strategy<Value = Snapshot> {
             shared: lists.0,
             cluster_ranges: lists.1,
             node_addresses: lists.2,
+            unclear_node_ports: lists.3,
             bindings,
             policy,
             names_pods,
@@ -139,11 +150,21 @@ fn what_does_not_fit_is_named() {
     let old = Snapshot { generation: 1, shared: [host].into(), ..Snapshot::default() };
     let delta = || Delta { base: 1, generation: 2, ..Delta::default() };
     let add = || SetChange { added: [host].into(), removed: BTreeSet::new() };
+    let dns = NodePort { protocol: Protocol::Udp, port: 53 };
+    let none = SetChange::default();
     let cases = [
         (Delta { removed: [name("a")].into(), ..delta() }, "virtual clusters: \"a\" is not there"),
         (
             Delta { addresses: [(name("a"), add())].into(), ..delta() },
             "virtual clusters: \"a\" is not there",
+        ),
+        (
+            Delta { node_ports: [(name("a"), SetChange::default())].into(), ..delta() },
+            "virtual clusters: \"a\" is not there",
+        ),
+        (
+            Delta { unclear_node_ports: SetChange { removed: [dns].into(), ..none }, ..delta() },
+            "unclear node ports: \"53/UDP\" is not there",
         ),
         (Delta { shared: add(), ..delta() }, "shared: \"10.0.0.1\" is there already"),
         (Delta { unbound: ["n".to_owned()].into(), ..delta() }, "bindings: \"n\" is not there"),
@@ -161,6 +182,7 @@ fn what_a_delta_leads_to_must_make_sense() {
         name: name.parse().unwrap(),
         number: VirtualClusterNumber::new(7).unwrap(),
         addresses: BTreeSet::new(),
+        node_ports: BTreeSet::new(),
         guarantee: Guarantee::default(),
         limit: Limit::default(),
         network: NetworkPolicy::default(),

@@ -103,7 +103,8 @@ fn wanted<'a>(desired: &'a Desired, observed: &Observed) -> BTreeMap<CgroupId, W
 /// Whether an address is a virtual cluster's. Until all pods were told of it stays so: it may be
 /// that of a pod that runs here.
 fn may_be_a_pods(observed: &ObservedNetwork, address: &Address) -> bool {
-    observed.addresses.get(address).is_some_and(|far| far.virtual_cluster != 0)
+    let far = observed.addresses.get(address).filter(|_| !address.is_of_node_port());
+    far.is_some_and(|far| far.virtual_cluster != 0)
 }
 
 /// Takes such addresses out of what is to be deleted; gives whether anything is left to do.
@@ -167,6 +168,7 @@ pub fn admit(
         steps.push(Step::CreatePodCounters { name, pod: pod_cgroup });
         let number = registered.member.virtual_cluster;
         let addresses = pod.addresses.iter().map(|address| to_abi(*address));
+        let addresses = addresses.filter(|address| !address.is_of_node_port());
         let entry = |address| Some((address, own(&standing.network, address, number)?));
         let entries: Vec<_> = addresses.filter_map(entry).collect();
         if !entries.is_empty() {
@@ -206,7 +208,9 @@ impl<'a> Denied<'a> {
         for address in desired.addresses.keys().chain(observed.addresses.keys()) {
             let (now, then) = (observed.addresses.get(address), desired.addresses.get(address));
             let stays = then.is_none() && !is_complete && may_be_a_pods(observed, address);
-            if now == then || stays {
+            // A connection through a node port that is denied now is not told from one that came
+            // from there: its packets are dropped, and nobody ends it.
+            if now == then || stays || address.is_of_node_port() {
                 continue;
             }
             let address = from_abi(*address);

@@ -68,6 +68,7 @@ impl Rig {
             name: name.parse().unwrap(),
             number: VirtualClusterNumber::new(number).unwrap(),
             addresses: BTreeSet::new(),
+            node_ports: BTreeSet::new(),
             guarantee: Guarantee::default(),
             limit: Limit::default(),
             network: NetworkPolicy { mode, ..NetworkPolicy::default() },

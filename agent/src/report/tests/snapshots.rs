@@ -13,6 +13,7 @@ fn chunk(generation: u64, first: bool, last: bool, number: u32) -> v1::SnapshotC
             name: format!("team-{number}"),
             number,
             spec: None,
+            node_ports: Vec::new(),
         }],
         ..v1::SnapshotChunk::default()
     }

@@ -73,6 +73,7 @@ impl Index {
                     Whose::Unclear => cluster::Owner::Nobody,
                 },
                 addresses: service.cluster.iter().chain(external).copied().collect(),
+                node_ports: service.node_ports.clone(),
             }
         });
         (key.to_string(), shown)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bulkhead_api::membership::Namespace;
 use bulkhead_core::binding::{Binding, Labels, Requirement, Selector};
-use bulkhead_core::{AddressBlock, Bindings};
+use bulkhead_core::{AddressBlock, Bindings, NodePort, Protocol};
 use proptest::prelude::*;
 
 use super::told::{Backend, Change, Event, Key, Node, Pod, Service, Slice};
@@ -85,6 +85,7 @@ fn service(namespace: &str, name: &str, address: &str) -> Service {
         key: Key::new(namespace, name),
         cluster: vec![ip(address)],
         external: Vec::new(),
+        node_ports: BTreeSet::new(),
         selector: Some(labels(&[("app", name)])),
     }
 }
@@ -309,6 +310,38 @@ fn an_external_address_takes_nothing_from_the_cluster() {
     let greedy = told.0.services["b/greedy"].clone().unwrap();
     assert_eq!(greedy.addresses, BTreeSet::from(["10.96.0.9", "203.0.113.5"].map(ip)));
     assert_eq!(greedy.owner, of("b"));
+}
+
+/// As the cluster address of the same Service.
+#[test]
+fn node_ports_are_whose_the_backends_are() {
+    let (mut index, mut told) = listed();
+    let port = |port| NodePort::new(Protocol::Tcp, port).unwrap();
+    let with = |namespace, name, address, number| Service {
+        node_ports: BTreeSet::from([port(number)]),
+        ..service(namespace, name, address)
+    };
+    let events = [
+        put(pod("a", "1", "10.1.0.1")),
+        put(pod("b", "2", "10.1.0.2")),
+        Event::Service(Change::Applied(with("b", "trap", "10.96.0.9", 30_001))),
+        Event::Slice(Change::Applied(slice("b", "trap", &[("10.1.0.1", Some("2"))]))),
+        Event::Service(Change::Applied(with("plain", "web", "10.96.0.8", 30_002))),
+    ];
+    applied(&mut index, &mut told, events);
+    let shown = |told: &Told, name: &str| {
+        let service = told.0.services[name].clone().unwrap();
+        (service.owner, service.node_ports)
+    };
+    assert_eq!(shown(&told, "b/trap"), (of("a"), BTreeSet::from([port(30_001)])));
+    assert_eq!(shown(&told, "plain/web"), (Owner::Shared, BTreeSet::from([port(30_002)])));
+    // Somebody writes another's pod among the endpoints of his own.
+    let both = slice("b", "trap", &[("10.1.0.1", None), ("10.1.0.2", None)]);
+    applied(&mut index, &mut told, [Event::Slice(Change::Applied(both))]);
+    assert_eq!(shown(&told, "b/trap"), (Owner::Nobody, BTreeSet::from([port(30_001)])));
+    let moved = Event::Service(Change::Applied(with("b", "trap", "10.96.0.9", 30_007)));
+    applied(&mut index, &mut told, [moved]);
+    assert_eq!(shown(&told, "b/trap").1, BTreeSet::from([port(30_007)]));
 }
 
 #[test]

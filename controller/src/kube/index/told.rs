@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bulkhead_api::membership::Namespace;
 use bulkhead_core::binding::Labels;
-use bulkhead_core::{AddressBlock, PodUid};
+use bulkhead_core::{AddressBlock, NodePort, PodUid};
 
 /// The name of a namespaced object. Cheap to copy.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -61,6 +61,8 @@ pub(crate) struct Service {
     pub(crate) cluster: Vec<IpAddr>,
     /// spec.externalIPs and the load balancer's addresses.
     pub(crate) external: Vec<IpAddr>,
+    /// spec.ports[].nodePort.
+    pub(crate) node_ports: BTreeSet<NodePort>,
     /// spec.selector; `None`: somebody writes its endpoints by hand.
     pub(crate) selector: Option<Labels>,
 }

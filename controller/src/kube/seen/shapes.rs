@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bulkhead_core::binding::Labels;
+use bulkhead_core::{NodePort, Protocol};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope, Resource};
 use serde::{Deserialize, Deserializer};
@@ -149,6 +150,23 @@ pub(super) struct ServiceSpec {
     #[serde(default, rename = "externalIPs")]
     pub(super) external_ips: Vec<String>,
     pub(super) selector: Option<Labels>,
+    #[serde(default)]
+    pub(super) ports: Vec<ServicePort>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ServicePort {
+    #[serde(default)]
+    pub(super) protocol: String,
+    #[serde(default)]
+    pub(super) node_port: i64,
+}
+
+impl ServicePort {
+    pub(super) fn node_port(&self) -> Option<NodePort> {
+        NodePort::new(Protocol::from_name(&self.protocol)?, u16::try_from(self.node_port).ok()?)
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

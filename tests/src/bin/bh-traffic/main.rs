@@ -41,6 +41,8 @@ struct Cli {
 enum Command {
     /// Sends UDP datagrams.
     UdpSend(udp::Send),
+    /// Sends one UDP datagram to each place, from one socket.
+    UdpEach(udp::Each),
     /// Receives UDP datagrams until the input is closed.
     UdpRecv {
         /// Where to receive.
@@ -55,6 +57,8 @@ enum Command {
     TcpHold(tcp::Hold),
     /// Sends IP packets with headers of its own making.
     RawSend(raw::Send),
+    /// Sends one packet of its own making to each port, from one raw socket.
+    RawPorts(raw::Ports),
     /// Sends ICMP echo requests and waits for the answers.
     Ping {
         /// Whom to ask.
@@ -107,11 +111,13 @@ fn main() -> Result<()> {
 fn run(command: Command) -> Result<Value> {
     match command {
         Command::UdpSend(args) => udp::send(&args),
+        Command::UdpEach(args) => udp::each(&args),
         Command::UdpRecv { bind } => udp::receive(bind),
         Command::TcpServe(args) => tcp::serve(&args),
         Command::TcpConnect(args) => tcp::connect(&args),
         Command::TcpHold(args) => tcp::hold(&args),
         Command::RawSend(args) => raw::send(&args),
+        Command::RawPorts(args) => raw::ports(&args),
         Command::Ping { to, count, timeout_ms } => raw::ping(to, count, timeout_ms),
         Command::UdpFlow(args) => flow::udp(&args),
         Command::UdpCount { bind } => flow::count(bind),

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 use serde_json::{Value, json};
 
-use crate::Errors;
+use crate::{Errors, name};
 
 /// RFC 3692: for experiments.
 const PROTOCOL: u8 = 253;
@@ -43,6 +43,96 @@ pub(crate) fn send(args: &Send) -> Result<Value> {
         }
     }
     Ok(json!({ "sent": sent, "errors": errors.0 }))
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Ports {
+    /// Where to.
+    #[arg(long)]
+    to: IpAddr,
+    /// The protocol of which there are ports.
+    #[arg(long, default_value_t = 17)]
+    protocol: u8,
+    /// To which, one after the other.
+    #[arg(long, required = true)]
+    port: Vec<u16>,
+    /// Says that the packet is a fragment which begins at so many bytes, a multiple of 8.
+    #[arg(long)]
+    fragment: Option<u16>,
+    /// Extension headers of IPv6, or words of options of IPv4, before the protocol's own.
+    #[arg(long, default_value_t = 0)]
+    headers: u8,
+    /// Ends the packet after so many bytes.
+    #[arg(long)]
+    cut: Option<usize>,
+}
+
+/// Says of each what came of it.
+pub(crate) fn ports(args: &Ports) -> Result<Value> {
+    let socket = open(args.to, SockProtocol::Raw)?;
+    let one = |port: &u16| match send_one(&socket, args.to, &packet(args, *port)) {
+        Ok(()) => "sent".to_owned(),
+        Err(errno) => name(&errno.into()),
+    };
+    Ok(json!({ "each": args.port.iter().map(one).collect::<Vec<_>>() }))
+}
+
+fn packet(args: &Ports, port: u16) -> Vec<u8> {
+    // Source port and destination port, and what may follow: of TCP a segment that is no first.
+    let mut payload = vec![0x12, 0x34];
+    payload.extend(port.to_be_bytes());
+    payload.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0x10, 0, 0, 0, 0, 0]);
+    let mut packet = match args.to {
+        IpAddr::V4(_) => {
+            let mut packet = header(args.to, 0);
+            packet[0] += args.headers;
+            if let Some(offset) = args.fragment {
+                let more = if offset == 0 { 0x2000 } else { 0 };
+                packet[6..8].copy_from_slice(&(offset / 8 | more).to_be_bytes());
+            }
+            packet[9] = args.protocol;
+            packet.extend(vec![1; 4 * usize::from(args.headers)]);
+            packet
+        }
+        IpAddr::V6(_) => {
+            let extensions = extensions(args);
+            let length = u16::try_from(extensions.len() + payload.len()).unwrap_or(u16::MAX);
+            let mut packet = header(args.to, length);
+            packet[6] = match (args.headers, args.fragment) {
+                (0, None) => args.protocol,
+                (0, Some(_)) => FRAGMENT,
+                _ => DESTINATION_OPTIONS,
+            };
+            packet.extend(extensions);
+            packet
+        }
+    };
+    packet.extend(payload);
+    packet.truncate(args.cut.unwrap_or(usize::MAX));
+    packet
+}
+
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// Headers of options, then one of a fragment.
+fn extensions(args: &Ports) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for left in (0..args.headers).rev() {
+        let next = match (left, args.fragment) {
+            (0, None) => args.protocol,
+            (0, Some(_)) => FRAGMENT,
+            _ => DESTINATION_OPTIONS,
+        };
+        // Eight bytes: one option that is padding.
+        bytes.extend([next, 0, 1, 4, 0, 0, 0, 0]);
+    }
+    if let Some(offset) = args.fragment {
+        let more = u16::from(offset == 0);
+        let [high, low] = (offset & 0xfff8 | more).to_be_bytes();
+        bytes.extend([args.protocol, 0, high, low, 0, 0, 0, 7]);
+    }
+    bytes
 }
 
 /// An IP header; the kernel fills in IPv4's source, length and checksum.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
 use serde_json::{Value, json};
 
 use crate::{flow, input_closed, name, say};
@@ -100,11 +102,29 @@ pub(crate) struct Connect {
     /// How long connecting may take.
     #[arg(long, default_value_t = 1000)]
     timeout_ms: u64,
+    /// The address and port to connect from; then connecting takes as long as it takes.
+    #[arg(long)]
+    from: Option<SocketAddr>,
+    /// Waits between connecting and sending.
+    #[arg(long, default_value_t = 0)]
+    pause_ms: u64,
+}
+
+fn connect_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let made = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    socket::setsockopt(&made, socket::sockopt::ReuseAddr, &true)?;
+    socket::bind(made.as_raw_fd(), &SockaddrStorage::from(from))?;
+    socket::connect(made.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(TcpStream::from(made))
 }
 
 pub(crate) fn connect(args: &Connect) -> Result<Value> {
     let began = Instant::now();
-    let connected = TcpStream::connect_timeout(&args.to, Duration::from_millis(args.timeout_ms));
+    let connected = match args.from {
+        Some(from) => connect_from(from, args.to),
+        None => TcpStream::connect_timeout(&args.to, Duration::from_millis(args.timeout_ms)),
+    };
     let connect_us = micros(began);
     let mut stream = match connected {
         Ok(stream) => stream,
@@ -113,6 +133,7 @@ pub(crate) fn connect(args: &Connect) -> Result<Value> {
             return Ok(json!({ "connected": false, "error": error, "connect_us": connect_us }));
         }
     };
+    thread::sleep(Duration::from_millis(args.pause_ms));
     let chunk = vec![0x55; args.bytes.min(65_536)];
     let mut sent = 0;
     let mut error = Value::Null;

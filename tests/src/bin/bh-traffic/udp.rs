@@ -9,10 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::{Errors, input_closed, say};
+use crate::{Errors, input_closed, name, say};
 
 /// Silence after which nothing more is on its way.
 const SILENCE: Duration = Duration::from_millis(200);
+
+/// How long to wait for what must come.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
 pub(crate) struct Send {
@@ -62,6 +65,36 @@ pub(crate) fn send(args: &Send) -> Result<Value> {
         }
     }
     Ok(json!({ "sent": sent, "bytes": bytes, "errors": errors.0 }))
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Each {
+    /// Where to, one after the other.
+    #[arg(long, required = true)]
+    to: Vec<SocketAddr>,
+    /// Waits for a datagram before the first is sent.
+    #[arg(long)]
+    after: Option<SocketAddr>,
+}
+
+/// Says of each what came of it.
+pub(crate) fn each(args: &Each) -> Result<Value> {
+    let any = match args.to[0] {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(args.after.unwrap_or(any)).context("make a UDP socket")?;
+    if args.after.is_some() {
+        say(&json!({ "ready": socket.local_addr()?.to_string() }));
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let (_, from) = socket.recv_from(&mut [0; 2_048]).context("wait for a datagram")?;
+        say(&json!({ "from": from.to_string() }));
+    }
+    let one = |to: &SocketAddr| match socket.send_to(&[0x55; 64], to) {
+        Ok(_) => "sent".to_owned(),
+        Err(error) => name(&error),
+    };
+    Ok(json!({ "each": args.to.iter().map(one).collect::<Vec<_>>() }))
 }
 
 pub(crate) fn receive(bind: SocketAddr) -> Result<Value> {

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn each_part_is_told_by_its_median() {
-        let at = |milliseconds| Duration::from_millis(1_000_000 + milliseconds);
+        let at = |milliseconds: u64| Duration::from_millis(1_000_000 + milliseconds);
         let spans = [Span { begun: at(0), judged: at(30) }];
         let controller = "1970-01-01T00:16:40.010000Z  INFO what agents must know has changed\n";
         let agent = "1970-01-01T00:16:40.015000Z  INFO the controller says generation=2\n";
