@@ -32,6 +32,7 @@ impl fmt::Display for Key {
 
 /// A pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the API's own")]
 pub(crate) struct Pod {
     pub(crate) key: Key,
     pub(crate) uid: Arc<str>,
