@@ -60,7 +60,9 @@ impl NodePorts {
     /// Every Service that is not named is gone.
     pub(super) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         let gone: Vec<String> = self.services.keys().filter(|it| !is_there(it)).cloned().collect();
-        gone.iter().for_each(|name| self.set_service(name, None));
+        for name in gone {
+            self.set_service(&name, None);
+        }
     }
 
     /// Puts into the generation what became of what was taken in. Of a port of everybody's nothing

@@ -51,12 +51,14 @@ impl Address {
 const NODE_PORTS: [u8; 16] = [1, 0, 0, 0, 0, 0, 0, 0, b'n', b'o', b'd', b'e', 0, 0, 0, 0];
 
 #[inline(always)]
+#[expect(clippy::many_single_char_names, reason = "eight bytes of an address")]
 const fn high(octets: &[u8; 16]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *octets;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 #[inline(always)]
+#[expect(clippy::many_single_char_names, reason = "eight bytes of an address")]
 const fn low(octets: &[u8; 16]) -> u64 {
     let [.., a, b, c, d, e, f, g, h] = *octets;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
