@@ -142,7 +142,7 @@ impl<K: Kernel> Owner<K> {
         if self.cycle.accepts()
             && let Some(said) = self.said.take()
         {
-            self.keeper.keep(said);
+            self.keeper.keep(&said);
         }
         !self.cycle.needs_restart()
     }

@@ -47,11 +47,11 @@ impl Keeper {
     }
 
     /// Keeps a snapshot in place of the last one, soon.
-    pub fn keep(&self, snapshot: Arc<Snapshot>) {
+    pub fn keep(&self, snapshot: &Arc<Snapshot>) {
         let snapshots = self.writing.as_ref().and_then(|writing| writing.snapshots.as_ref());
-        match snapshots.map(|snapshots| snapshots.send(Arc::clone(&snapshot))) {
+        match snapshots.map(|snapshots| snapshots.send(Arc::clone(snapshot))) {
             Some(Ok(())) => {}
-            None | Some(Err(_)) => keep(&self.file, &snapshot),
+            None | Some(Err(_)) => keep(&self.file, snapshot),
         }
     }
 }
@@ -101,10 +101,10 @@ mod tests {
         let file = directory.path().join("snapshot");
         let snapshot = |generation| Arc::new(Snapshot { generation, ..Snapshot::default() });
         let mut keeper = Keeper::new(file.clone());
-        keeper.keep(snapshot(1));
+        keeper.keep(&snapshot(1));
         assert_eq!(load(&file).unwrap().unwrap().generation, 1);
         keeper.begin();
-        (2..300).for_each(|generation| keeper.keep(snapshot(generation)));
+        (2..300).for_each(|generation| keeper.keep(&snapshot(generation)));
         drop(keeper);
         assert_eq!(load(&file).unwrap().unwrap().generation, 299);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
@@ -115,7 +115,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("snapshot");
         std::fs::write(&file, "hello").unwrap();
-        Keeper::new(file.clone()).keep(Arc::default());
+        Keeper::new(file.clone()).keep(&Arc::default());
         assert_eq!(std::fs::read(&file).unwrap(), b"hello");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::Extent;
 use super::pods::{self, Pod};
 use crate::build_ebpf;
 use crate::command::Cmd;
@@ -41,11 +42,18 @@ pub(super) struct Installed<'a> {
     pub(super) cluster: &'a Cluster,
     /// The operators' command, on this machine.
     ctl: PathBuf,
+    /// How much of each check.
+    pub(super) extent: Extent,
 }
 
 impl<'a> Installed<'a> {
     /// Brings images, manifests, two virtual clusters and their pods.
-    pub(super) fn on(cluster: &'a Cluster, artifacts: &Artifacts, dir: &Path) -> Result<Self> {
+    pub(super) fn on(
+        cluster: &'a Cluster,
+        artifacts: &Artifacts,
+        dir: &Path,
+        extent: Extent,
+    ) -> Result<Self> {
         progress::during("Making and loading images", |_| {
             for image in images(artifacts, dir)? {
                 cluster.load(&image)?;
@@ -73,7 +81,7 @@ impl<'a> Installed<'a> {
             cluster
                 .wait("our objects to be taken", PATIENCE, || cluster.apply(OBJECTS).map(|()| true))
         })?;
-        Ok(Self { cluster, ctl: program(artifacts, "bulkheadctl")?.to_owned() })
+        Ok(Self { cluster, ctl: program(artifacts, "bulkheadctl")?.to_owned(), extent })
     }
 
     /// The pods of a team, or of nobody, in which a server answers, by node.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::stage::{self, Output};
 use super::summary::{Summary, Tally};
 use super::{FEATURES, nextest_tally};
-use crate::cluster;
+use crate::cluster::{self, Extent};
 use crate::command::Cmd;
 use crate::demo::artifacts::Artifacts;
 use crate::lab::kubernetes;
@@ -18,20 +18,31 @@ use crate::lab::kubernetes;
 const TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Runs all of it, and notes each part as a stage of its own.
-pub(super) fn run(artifacts: &Artifacts, logs: &Path, host: &str, summary: &mut Summary) {
+pub(super) fn run(
+    artifacts: &Artifacts,
+    extent: Extent,
+    logs: &Path,
+    host: &str,
+    summary: &mut Summary,
+) {
     let Some(programs) = summary.value("Kubernetes", kubernetes::programs) else {
         return;
     };
     summary.stage("the controller with an API server", host, || controller(&programs, logs));
+    let mut left_out = 0;
     summary.stage("a cluster", "Kubernetes 1.20 in the lab", || {
         let dir = logs.join("cluster");
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        let shown = cluster::run(artifacts, &dir)?;
+        let shown = cluster::run(artifacts, &dir, extent)?;
+        left_out = shown.left_out;
         Ok(Tally {
             passed: shown.passed,
             problems: shown.failed.iter().map(|name| format!("cluster check {name}")).collect(),
         })
     });
+    if left_out > 0 {
+        summary.leave_out(left_out, "checks on a cluster that take long (--faults full)");
+    }
 }
 
 fn controller(programs: &Path, logs: &Path) -> Result<Tally> {

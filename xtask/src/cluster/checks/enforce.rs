@@ -17,13 +17,13 @@ pub(crate) fn stands(on: &Installed<'_>) -> Result<()> {
     TEAMS.iter().try_for_each(|team| on.wait_condition(team, "Enforced", "True"))
 }
 
-/// By pod address, by Service address and by name, across nodes.
+/// By pod address, by Service address, by node port and by name, across nodes.
 pub(crate) fn own_traffic_flows(on: &Installed<'_>) -> Result<()> {
     for team in TEAMS {
         let pods = on.web(team)?;
-        let service = on.field(&["service", "web", "-n", team], "{.spec.clusterIP}")?;
         let mut all = places(&pods);
-        all.extend([service, "web".to_owned(), format!("web.{team}.svc.cluster.local")]);
+        all.extend(service(on, team)?);
+        all.extend(["web".to_owned(), format!("web.{team}.svc.cluster.local")]);
         for from in &pods {
             let pages = from.reaches(on.cluster, &all)?;
             for (to, page) in pods.iter().zip(&pages) {
@@ -37,14 +37,22 @@ pub(crate) fn own_traffic_flows(on: &Installed<'_>) -> Result<()> {
     Ok(())
 }
 
-/// By pod address on the same and on another node, and by Service address.
+/// By pod address on the same and on another node, by Service address and by node port.
 pub(crate) fn other_traffic_is_refused(on: &Installed<'_>) -> Result<()> {
     for (own, other) in [(TEAMS[0], TEAMS[1]), (TEAMS[1], TEAMS[0])] {
         let mut all = places(&on.web(other)?);
-        all.push(on.field(&["service", "web", "-n", other], "{.spec.clusterIP}")?);
+        all.extend(service(on, other)?);
         on.web(own)?.iter().try_for_each(|from| from.is_refused(on.cluster, &all))?;
     }
     Ok(())
+}
+
+/// Where a team's Service is: its cluster address, and its port on each node.
+pub(super) fn service(on: &Installed<'_>, team: &str) -> Result<Vec<String>> {
+    let of = |path: &str| on.field(&["service", "web", "-n", team], path);
+    let (address, port) = (of("{.spec.clusterIP}")?, of("{.spec.ports[0].nodePort}")?);
+    let nodes = on.cluster.nodes().iter().map(|node| format!("{}:{port}", node.address()));
+    Ok([address].into_iter().chain(nodes).collect())
 }
 
 /// Receivers that nobody may talk with see not one packet more.

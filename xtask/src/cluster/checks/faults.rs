@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::cluster::Extent;
 use crate::cluster::install::{Installed, OURS, TEAMS};
 use crate::cluster::pods::places;
 use crate::cluster::probes::Probes;
@@ -62,7 +63,7 @@ pub(crate) fn containerd_restarts(on: &Installed<'_>) -> Result<()> {
         Ok(status.contains("runtime containerd"))
     })?;
     probes.end(5)?;
-    super::identity::a_new_pod_is_a_member_at_once(on)
+    super::identity::starts(on, on.cluster.nodes().len())
 }
 
 /// How long the API server is away: longer than any time-out of a watch or a lease that is ours.
@@ -107,8 +108,10 @@ pub(crate) fn pods_come_and_go(on: &Installed<'_>) -> Result<()> {
     on.cluster.kubectl(&create)?;
     let patch = r#"{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":0,"containers":[{"name":"busybox","imagePullPolicy":"Never"}]}}}}"#;
     on.cluster.kubectl(&["patch", "deployment", "churn", "-n", TEAMS[1], "-p", patch])?;
-    on.cluster.kubectl(&["scale", "deployment", "churn", "-n", TEAMS[1], "--replicas=20"])?;
-    on.cluster.wait_pods_ready(TEAMS[1], "app=churn", 20)?;
+    let count = if on.extent == Extent::Full { 200 } else { 12 };
+    let replicas = format!("--replicas={count}");
+    on.cluster.kubectl(&["scale", "deployment", "churn", "-n", TEAMS[1], &replicas])?;
+    on.cluster.wait_pods_ready(TEAMS[1], "app=churn", count)?;
     on.cluster.wait("new pods to be members", WAIT, || Ok(members()? != before))?;
     on.cluster.kubectl(&["delete", "deployment", "churn", "-n", TEAMS[1]])?;
     on.cluster.wait("members to be as before", WAIT, || {
