@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Also what takes long, and with as many pods as it is meant for.
     #[arg(long)]
     full: bool,
+    /// Only the checks of these names; each takes what the ones before it leave for granted.
+    #[arg(long, value_name = "CHECK")]
+    only: Vec<String>,
     /// Take programs that are built already from this directory.
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
@@ -48,14 +51,25 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
         Some(programs) => built(programs),
         None => build(&dir.join("build.log"))?,
     };
+    let unknown = args.only.iter().find(|name| CHECKS.iter().all(|(known, ..)| known != name));
+    if let Some(name) = unknown {
+        bail!("no check is called {name:?}");
+    }
     let extent = if args.full { Full } else { Short };
+    let wanted = |name: &str, of: Extent| {
+        if args.only.is_empty() {
+            of == Short || args.full
+        } else {
+            args.only.iter().any(|it| it == name)
+        }
+    };
     let shown = if args.running {
-        on(&Cluster::running(&Options::default_dir())?, &artifacts, &dir, extent)?
+        on(&Cluster::running(&Options::default_dir())?, &artifacts, &dir, extent, wanted)?
     } else {
-        run(&artifacts, &dir, extent)?
+        on(&start(&dir)?, &artifacts, &dir, extent, wanted)?
     };
     let Shown { passed, ref failed, left_out } = shown;
-    println!("{passed} checks ok, {} failed, {left_out} left to --full", failed.len());
+    println!("{passed} checks ok, {} failed, {left_out} left out", failed.len());
     if !shown.failed.is_empty() {
         bail!("not all is well ({}); logs are in {}", shown.failed.join(", "), dir.display());
     }
@@ -130,29 +144,34 @@ pub(crate) struct Shown {
     pub(crate) left_out: usize,
 }
 
-/// Starts a cluster below `dir`, installs, and runs every check; those after one that failed run
-/// all the same.
+/// Starts a cluster below `dir`, installs, and runs the checks of `extent`; those after one that
+/// failed run all the same.
 pub(crate) fn run(artifacts: &Artifacts, dir: &Path, extent: Extent) -> Result<Shown> {
-    let cluster = Cluster::up(&Options {
+    let wanted = |_: &str, of: Extent| of == Short || extent == Full;
+    on(&start(dir)?, artifacts, dir, extent, wanted)
+}
+
+fn start(dir: &Path) -> Result<Cluster> {
+    Cluster::up(&Options {
         dir: std::path::absolute(dir.join("kubernetes"))?,
         nodes: 2,
         memory_mib: Options::MEMORY_MIB,
         outlive: false,
-    })?;
-    on(&cluster, artifacts, dir, extent)
+    })
 }
 
-/// The same on a cluster that runs.
-pub(crate) fn on(
+/// On a cluster that runs.
+fn on(
     cluster: &Cluster,
     artifacts: &Artifacts,
     dir: &Path,
     extent: Extent,
+    wanted: impl Fn(&str, Extent) -> bool,
 ) -> Result<Shown> {
     let installed = Installed::on(cluster, artifacts, dir, extent)?;
     let mut shown = Shown::default();
     for (name, check, of) in CHECKS {
-        if *of == Full && extent == Short {
+        if !wanted(name, *of) {
             shown.left_out += 1;
             continue;
         }

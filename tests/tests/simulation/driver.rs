@@ -38,6 +38,8 @@ pub(crate) struct Seen {
     pub(crate) told: Option<Arc<Snapshot>>,
     pub(crate) applied: u64,
     pub(crate) turns: u64,
+    /// Whether there is a stream.
+    pub(crate) connected: bool,
 }
 
 /// The driver of one agent process.
@@ -112,7 +114,9 @@ impl Driver {
             anyhow::bail!("the journal cannot be read: {what}");
         }
         let Some(event) = for_the_owner(event, &self.connect) else {
-            trace.say(name, format!("connected: {}", *self.connect.borrow()));
+            let connected = *self.connect.borrow();
+            trace.say(name, format!("connected: {connected}"));
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).connected = connected;
             return Ok(());
         };
         let mut renumbered = false;

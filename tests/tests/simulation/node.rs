@@ -6,7 +6,7 @@ use std::fs;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -149,6 +149,8 @@ impl Node {
         let (events, inbox) = mpsc::channel(64);
         let report = tokio::spawn(report::run(options, events));
         let (commands, orders) = mpsc::unbounded_channel();
+        // The stream of the process before went with it.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).connected = false;
         let driver = Driver::new(self.common.clone(), owner, Arc::clone(&self.seen));
         let driver = tokio::spawn(driver.run(inbox, orders, self.directory.join("journal")));
         self.running = Some(Running { reader, commands, stop, driver, report });

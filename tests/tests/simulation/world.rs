@@ -393,11 +393,16 @@ impl World {
         for node in &self.nodes {
             node.command(Command::Pause);
         }
-        while let Some(node) = self.nodes.iter().find(|node| node.backlog() != Some(0)) {
+        // What was held back of an older attempt can still end a stream, which then comes again.
+        let is_behind = |node: &&Node| node.backlog() != Some(0) || !seen(node).connected;
+        while let Some(node) = self.nodes.iter().find(is_behind) {
             self.check_broken()?;
             if Instant::now() > end {
-                let backlog = node.backlog();
-                bail!("{} still has {backlog:?} records to tell", node.common.name);
+                let (backlog, Seen { connected, .. }) = (node.backlog(), seen(node));
+                bail!(
+                    "{} still has {backlog:?} records to tell, connected: {connected}",
+                    node.common.name
+                );
             }
             sleep_until(self.network.moment(WORLD, Duration::from_millis(500))).await;
         }

@@ -104,13 +104,8 @@ pub(crate) fn controller_away(on: &Installed<'_>) -> Result<()> {
 pub(crate) fn pods_come_and_go(on: &Installed<'_>) -> Result<()> {
     let members = || on.registered();
     let before = members()?;
-    let create = ["create", "deployment", "churn", "-n", TEAMS[1], "--image=localhost/busybox:1"];
-    on.cluster.kubectl(&create)?;
-    let patch = r#"{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":0,"containers":[{"name":"busybox","imagePullPolicy":"Never"}]}}}}"#;
-    on.cluster.kubectl(&["patch", "deployment", "churn", "-n", TEAMS[1], "-p", patch])?;
     let count = if on.extent == Extent::Full { 200 } else { 12 };
-    let replicas = format!("--replicas={count}");
-    on.cluster.kubectl(&["scale", "deployment", "churn", "-n", TEAMS[1], &replicas])?;
+    on.cluster.apply(&CHURN.replace("COUNT", &count.to_string()))?;
     on.cluster.wait_pods_ready(TEAMS[1], "app=churn", count)?;
     on.cluster.wait("new pods to be members", WAIT, || Ok(members()? != before))?;
     on.cluster.kubectl(&["delete", "deployment", "churn", "-n", TEAMS[1]])?;
@@ -120,3 +115,19 @@ pub(crate) fn pods_come_and_go(on: &Installed<'_>) -> Result<()> {
         Ok(true)
     })
 }
+
+/// Pods that do nothing, of the second team.
+const CHURN: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: churn, namespace: team-b}
+spec:
+  replicas: COUNT
+  selector: {matchLabels: {app: churn}}
+  template:
+    metadata: {labels: {app: churn}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - {name: idle, image: localhost/busybox:1, imagePullPolicy: Never, command: [sleep, \"100000\"]}
+";
