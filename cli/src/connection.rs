@@ -24,6 +24,7 @@ const LOCAL: &str = "unix:/run/bulkhead-controller/operators.sock";
 pub(crate) struct ServerArgs {
     /// The controller's port for operators [default: the socket of a controller on this machine,
     /// unix:/run/bulkhead-controller/operators.sock; as kubectl's plugin: that of the cluster]
+    #[expect(clippy::doc_markdown, reason = "shown as it is, as help")]
     #[arg(
         long,
         global = true,

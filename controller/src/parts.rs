@@ -38,7 +38,7 @@ const HEADERS: u32 = 24 << 10;
 /// Requests of one connection at one time.
 const STREAMS: u32 = 64;
 /// How long a request may take to be asked, and answered or begun to be answered.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// The service name by which health tells whether the objects are valid as they are written.
 const OBJECTS: &str = "bulkhead.v1.Objects";

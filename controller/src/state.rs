@@ -196,7 +196,7 @@ impl State {
     pub(crate) fn set_local_pods(
         &self,
         node: &str,
-        pods: Arc<LocalPods>,
+        pods: &Arc<LocalPods>,
     ) -> Result<(), LedgerError> {
         self.change(false, |making, _| making.holders.set_report(node, pods))
     }

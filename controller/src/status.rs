@@ -262,7 +262,9 @@ impl Stream {
         self.update(|node| {
             let mut next = if whole { LocalPods::new() } else { LocalPods::clone(&node.pods) };
             next.extend(pods);
-            removed.iter().for_each(|uid| drop(next.remove(uid)));
+            for uid in removed {
+                next.remove(uid);
+            }
             if next.len() > most {
                 all = Err(next.len());
                 return;

@@ -185,7 +185,8 @@ mod tests {
         assert_eq!(owner("host", &of_a).as_deref(), Some("older"));
         assert_eq!(owner("host", &labels(&[])).as_deref(), Some("younger"));
         assert_eq!(owner("elsewhere", &of_a), None);
-        let claims: Vec<&str> = bindings.claims("host", &of_a).map(|name| name.as_str()).collect();
+        let claims: Vec<&str> =
+            bindings.claims("host", &of_a).map(VirtualClusterName::as_str).collect();
         assert_eq!(claims, ["older", "younger"]);
     }
 

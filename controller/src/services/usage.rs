@@ -38,7 +38,7 @@ impl UsageService {
         }
         let candidates = match &selection.virtual_clusters {
             Names::All => self.seen(Selection::default(), |pair| pair.virtual_cluster).await?,
-            Names::These(names) => names.iter().cloned().collect(),
+            Names::These(these) => these.iter().cloned().collect(),
         };
         let Sight::These(seen) = viewer.sight(candidates).await? else {
             return Ok(());

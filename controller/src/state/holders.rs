@@ -166,7 +166,7 @@ impl Holders {
         let said = self.nodes.entry(node).or_default();
         let before: BTreeSet<IpAddr> = said.iter().flatten().copied().collect();
         let own = |address: &IpAddr| !address.is_loopback();
-        let addresses = addresses.iter().map(IpAddr::to_canonical).filter(own);
+        let addresses = addresses.into_iter().map(|it| it.to_canonical()).filter(own);
         said[says as usize] = addresses.collect();
         let now: BTreeSet<IpAddr> = said.iter().flatten().copied().collect();
         self.release(&before.difference(&now).copied().collect::<Vec<_>>(), &holder);
@@ -174,15 +174,15 @@ impl Holders {
     }
 
     /// What a node's agent says of its pods.
-    pub(super) fn set_report(&mut self, node: &str, report: Arc<LocalPods>) {
+    pub(super) fn set_report(&mut self, node: &str, report: &Arc<LocalPods>) {
         let node = self.node(node);
-        let before = self.reports.insert(Arc::clone(&node), Arc::clone(&report));
+        let before = self.reports.insert(Arc::clone(&node), Arc::clone(report));
         let before = before.unwrap_or_default();
         let uids = before.keys().chain(report.keys()).map(String::as_str);
         for uid in uids.collect::<BTreeSet<&str>>() {
             let Some((uid, mut placed)) = self.pods.remove_entry(uid) else { continue };
             if placed.node == node {
-                let believed = self.believed(&uid, &placed, &report);
+                let believed = self.believed(&uid, &placed, report);
                 let holder = Holder::Reported(Arc::clone(&uid));
                 if believed != placed.reported {
                     self.release(&placed.reported, &holder);
@@ -205,12 +205,18 @@ impl Holders {
         nodes: impl Fn(&str) -> bool,
     ) {
         let gone: Vec<Arc<str>> = self.pods.keys().filter(|it| !pods(it)).cloned().collect();
-        gone.iter().for_each(|uid| self.set_pod(uid, None));
+        for uid in &gone {
+            self.set_pod(uid, None);
+        }
         let gone: Vec<Arc<str>> =
             self.services.keys().filter(|it| !services(it)).cloned().collect();
-        gone.iter().for_each(|name| self.set_service(name, None));
+        for name in &gone {
+            self.set_service(name, None);
+        }
         let gone: Vec<Arc<str>> = self.nodes.keys().filter(|it| !nodes(it)).cloned().collect();
-        gone.iter().for_each(|name| self.set_node(name, Says::ApiServer, BTreeSet::new()));
+        for name in &gone {
+            self.set_node(name, Says::ApiServer, BTreeSet::new());
+        }
     }
 
     /// What objects name as members', as shared, and as inside the cluster. Where that is other
@@ -365,14 +371,14 @@ impl Holders {
         match owner {
             Owner::Nobody => Told::Nobody,
             Owner::Shared => Told::Shared,
-            Owner::VirtualCluster(name) => match self.names.get(name) {
-                Some(known) => Told::Of(Arc::clone(known)),
-                None => {
-                    let name = Arc::new(name.clone());
-                    self.names.insert(Arc::clone(&name));
-                    Told::Of(name)
+            Owner::VirtualCluster(name) => {
+                if let Some(known) = self.names.get(name) {
+                    return Told::Of(Arc::clone(known));
                 }
-            },
+                let name = Arc::new(name.clone());
+                self.names.insert(Arc::clone(&name));
+                Told::Of(name)
+            }
         }
     }
 

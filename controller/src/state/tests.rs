@@ -60,12 +60,14 @@ fn owner(text: &str) -> Owner {
 }
 
 /// A Service with TCP node ports.
+#[expect(clippy::unnecessary_wraps, reason = "as a change of the cluster has it")]
 fn served(of: &str, ports: &[u16]) -> Option<Service> {
     let port = |port| NodePort::new(Protocol::Tcp, port).unwrap();
     let node_ports = ports.iter().copied().map(port).collect();
     Some(Service { owner: owner(of), node_ports, ..Service::default() })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as a change of the cluster has it")]
 fn pod(node: &str, of: &str, addresses: &[&str]) -> Option<Pod> {
     let owner = owner(of);
     let addresses = addresses.iter().map(|text| address(text)).collect();
@@ -95,7 +97,7 @@ impl Place {
             let addresses = addresses.iter().map(|text| address(text)).collect();
             ((*uid).to_owned(), LocalPod { addresses, ..LocalPod::default() })
         });
-        self.state.set_local_pods(node, Arc::new(pods.collect())).unwrap();
+        self.state.set_local_pods(node, &Arc::new(pods.collect())).unwrap();
     }
 
     fn view(&self, node: &str) -> View {
@@ -201,7 +203,7 @@ fn a_pod_that_comes_is_news_for_its_node_only() {
     let world = place.state.current();
     assert!(first.delta_to(&first.later(&world, "n1"), held).is_empty());
     let delta = second.delta_to(&second.later(&world, "n2"), held);
-    assert_eq!(delta.pods.keys().map(|uid| uid.as_str()).collect::<Vec<_>>(), ["3"]);
+    assert_eq!(delta.pods.keys().map(bulkhead_core::PodUid::as_str).collect::<Vec<_>>(), ["3"]);
     let again = place.generation();
     place.pods(&[("3", named("n2", "", "x"))]);
     assert_eq!(place.generation(), again, "said again, nothing is counted");

@@ -115,7 +115,7 @@ impl View {
         }
         let (before, now) = (&*self.world, &*new.world);
         delta.shared = combined(
-            between(&before.shared, &now.shared),
+            &between(&before.shared, &now.shared),
             &now.shared_addresses.since(&before.shared_addresses),
         );
         delta.cluster_ranges = between(&before.cluster_ranges, &now.cluster_ranges);
@@ -185,7 +185,7 @@ impl View {
         let none = AddressSet::default();
         let addresses =
             |view: &'_ Self| view.addresses(name).map_or_else(|| none.clone(), |it| (**it).clone());
-        let change = combined(listed, &addresses(new).since(&addresses(self)));
+        let change = combined(&listed, &addresses(new).since(&addresses(self)));
         if !change.is_empty() {
             delta.addresses.insert(name.clone(), change);
         }
@@ -207,7 +207,7 @@ fn between<T: Ord + Copy + Display>(
 
 /// Of a list and of addresses beside it. What left one and came into the other stays.
 fn combined(
-    listed: SetChange<AddressBlock>,
+    listed: &SetChange<AddressBlock>,
     single: &SetChange<IpAddr>,
 ) -> SetChange<AddressBlock> {
     let blocks = |set: &BTreeSet<IpAddr>| -> BTreeSet<AddressBlock> {

@@ -60,7 +60,7 @@ fn forget(nodes: &Weak<Nodes>, state: &Weak<State>, outside: &Weak<dyn Outside>,
     }
     tracing::info!(node, "the node is away for long: what it said of its pods is forgotten");
     outside.block(Box::new(move || {
-        if let Err(error) = state.set_local_pods(&node, Arc::default()) {
+        if let Err(error) = state.set_local_pods(&node, &Arc::default()) {
             tracing::error!(node, "{}", reason::chain(&error));
         }
     }));

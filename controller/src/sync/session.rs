@@ -250,7 +250,7 @@ impl Session {
                 stream.seen(self.now());
                 let Some(pods) = pods::take(stream, &said) else { return Ok(()) };
                 let (state, node) = (Arc::clone(&self.service.state), stream.node().to_owned());
-                self.blocking(move |_| state.set_local_pods(&node, pods)).await
+                self.blocking(move |_| state.set_local_pods(&node, &pods)).await
             }
             FromAgent::Usage(batch) => {
                 stream.seen(self.now());

@@ -17,13 +17,13 @@ use super::token::Token;
 use crate::reason::{chain, refused};
 
 /// How long it is remembered whose a token is; never beyond the token's own end.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const REMEMBERED: Duration = Duration::from_mins(1);
 /// How long a decision is remembered.
 const DECIDED: Duration = Duration::from_secs(10);
 /// How often it is asked again whose the token of a long stream is.
 const AGAIN: Duration = Duration::from_mins(10);
 /// When it is tried again where nobody could be asked.
-const RETRY: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_mins(1);
 /// How long one question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Questions that are asked at one time; others wait.

@@ -70,12 +70,11 @@ impl Trust {
         });
         let certificates = Arc::new(opened.await??);
         let server = certificates.server_config()?;
-        let (reviewer, client): (Arc<dyn Reviewer>, _) = match reviewer {
-            Some(reviewer) => (reviewer, None),
-            None => {
-                let client = api_server(&config.objects).await?;
-                (Arc::new(ApiServer::new(client.clone(), audience)), Some(client))
-            }
+        let (reviewer, client): (Arc<dyn Reviewer>, _) = if let Some(reviewer) = reviewer {
+            (reviewer, None)
+        } else {
+            let client = api_server(&config.objects).await?;
+            (Arc::new(ApiServer::new(client.clone(), audience)), Some(client))
         };
         let judge = Arc::new(Judge::new(reviewer, agents));
         Ok(Some(Self { certificates, server, store, judge, client }))

@@ -71,7 +71,7 @@ mod tests {
         assert_eq!((took("a"), took("b")), (3, 3));
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(took("a"), 2);
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         assert_eq!(took("a"), 3, "no more than a burst is saved up");
         rates.give_back(&"a");
         assert_eq!(took("a"), 1);

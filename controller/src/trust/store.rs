@@ -75,7 +75,7 @@ impl Store {
     pub fn renew_or_tell(&self) {
         match self.renew(SystemTime::now()) {
             Ok(true) => {
-                tracing::info!(directory = %self.directory.display(), "certificates renewed")
+                tracing::info!(directory = %self.directory.display(), "certificates renewed");
             }
             Ok(false) => {}
             Err(error) => tracing::error!("{}", crate::reason::chain(&error)),

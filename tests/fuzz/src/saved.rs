@@ -31,7 +31,10 @@ fn accounting(bytes: &[u8]) {
     let encoded = checkpoint::encode(BOOT, &books).expect("it can be written");
     assert_eq!(checkpoint::decode(BOOT, &encoded).ok(), Some(books));
     let elsewhere = checkpoint::decode("another", &encoded).expect("it can be read");
-    assert!(elsewhere == bulkhead_core::Books::default(), "cgroup ids mean nothing in another boot");
+    assert!(
+        elsewhere == bulkhead_core::Books::default(),
+        "cgroup ids mean nothing in another boot"
+    );
 }
 
 /// A file is one whole snapshot or an error, and reading changes nothing.

@@ -33,7 +33,7 @@ const SECOND: &str = "besteffort/pod3333-cccc";
 const THIRD: &str = "pod1111-aaaa";
 
 /// Longer than any test: what happens, happens because something was seen or told.
-const INTERVAL: Duration = Duration::from_secs(600);
+const INTERVAL: Duration = Duration::from_mins(10);
 const SOON: Duration = Duration::from_secs(20);
 
 /// An agent's threads.

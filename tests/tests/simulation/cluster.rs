@@ -273,9 +273,8 @@ impl Cluster {
     pub(crate) fn is_told_whole(&self, told: &Snapshot, node: usize) -> bool {
         let names = told.virtual_clusters.keys().map(ToString::to_string).collect();
         told.virtual_clusters.values().all(|cluster| {
-            let version = match cluster.limit.pids {
-                Some(Amount::Absolute(Pids(version))) => version,
-                _ => return false,
+            let Some(Amount::Absolute(Pids(version))) = cluster.limit.pids else {
+                return false;
             };
             let (must, may) = self.addresses(cluster.name.as_str(), node, (version, &names));
             let told: BTreeSet<IpAddr> =

@@ -69,7 +69,7 @@ async fn nodes(world: &World, channel: Channel) -> Result<()> {
         ensure!(known.connection() == v1::node::Connection::Connected, "{name} is not connected");
         let applied = known.status.as_ref().map(|status| status.applied_generation);
         let wanted = known.wanted_generation;
-        let held = world.told(node).map(|told| told.generation);
+        let held = World::told(node).map(|told| told.generation);
         ensure!(
             Some(wanted) == held && applied == held,
             "{name} is known at {applied:?} of {wanted}, and holds {held:?}"

@@ -351,7 +351,7 @@ impl World {
     }
 
     /// What a node was told last.
-    pub(crate) fn told(&self, node: &Node) -> Option<Arc<Snapshot>> {
+    pub(crate) fn told(node: &Node) -> Option<Arc<Snapshot>> {
         seen(node).told
     }
 

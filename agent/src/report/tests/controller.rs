@@ -48,7 +48,7 @@ pub(super) enum Behaviour {
     /// Hello is not answered.
     Deaf,
     /// This is said in place of Welcome.
-    Says(v1::SyncResponse),
+    Says(Box<v1::SyncResponse>),
     /// Welcome names this sequence.
     Knows(u64),
     /// Streams break, acknowledgements come late and twice, high-water marks fall.
@@ -140,7 +140,7 @@ impl Controller {
         };
         let welcome = match &behaviour {
             Behaviour::Deaf => std::future::pending().await,
-            Behaviour::Says(response) => response.clone(),
+            Behaviour::Says(response) => v1::SyncResponse::clone(response),
             Behaviour::Knows(sequence) => welcome(*sequence),
             _ => welcome(known),
         };

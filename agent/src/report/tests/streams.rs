@@ -69,12 +69,12 @@ async fn what_a_controller_must_not_say_ends_the_stream_and_is_told() {
     let ack = |sequence| Message::UsageAck(v1::UsageAck { sequence });
     let chunk = v1::SnapshotChunk { generation: 3, ..v1::SnapshotChunk::default() };
     let node = Node::new();
-    let controller = Controller::new(Behaviour::Says(response(ack(1))));
+    let controller = Controller::new(Behaviour::Says(Box::new(response(ack(1)))));
     let _serving = controller.serve(&node.socket()).await;
     let mut reporting = node.report(QUICK);
     let reason = reporting.away().await;
     assert!(reason.contains("an acknowledgement where a Welcome"), "{reason}");
-    controller.behave(Behaviour::Says(response(Message::Snapshot(chunk.clone()))));
+    controller.behave(Behaviour::Says(Box::new(response(Message::Snapshot(chunk.clone())))));
     let reason = reporting.away().await;
     assert!(reason.contains("a snapshot where a Welcome"), "{reason}");
 
@@ -98,7 +98,7 @@ async fn what_a_controller_must_not_say_ends_the_stream_and_is_told() {
 async fn messages_of_a_newer_controller_are_passed_over() {
     let node = Node::new();
     node.journal().append(&[record(1, 1, 1)]).unwrap();
-    let controller = Controller::new(Behaviour::Says(v1::SyncResponse::default()));
+    let controller = Controller::new(Behaviour::Says(Box::default()));
     let _serving = controller.serve(&node.socket()).await;
     let mut reporting = node.report(QUICK);
     until(|| controller.ledger().hellos.len() == 1).await;

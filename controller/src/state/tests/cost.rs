@@ -71,12 +71,12 @@ fn ten_thousand_nodes_with_two_hundred_thousand_pods() {
     let whole = bulkhead_proto::snapshots::whole(&views[0].snapshot(1)).encoded_len();
     let told: usize = views[0].clusters().map(|cluster| cluster.addresses.len()).sum();
     println!("one node is told {told} pod addresses in a snapshot of {whole} bytes");
-    let named: Vec<usize> = views[0]
+    let sizes: Vec<usize> = views[0]
         .pods()
         .map(|(uid, pod)| bulkhead_proto::pods::named_pod(uid, pod).encoded_len())
         .collect();
-    let bytes: usize = named.iter().sum();
-    println!("{} pods are named to it, {bytes} bytes of these", named.len());
+    let of_names: usize = sizes.iter().sum();
+    println!("{} pods are named to it, {of_names} bytes of these", sizes.len());
 
     let rounds = 50_usize;
     let (mut to_change, mut to_tell, mut news, mut bytes) = (0, 0, 0, 0);

@@ -88,7 +88,7 @@ fn packet(args: &Ports, port: u16) -> Vec<u8> {
             packet[0] += args.headers;
             if let Some(offset) = args.fragment {
                 let more = if offset == 0 { 0x2000 } else { 0 };
-                packet[6..8].copy_from_slice(&(offset / 8 | more).to_be_bytes());
+                packet[6..8].copy_from_slice(&((offset / 8) | more).to_be_bytes());
             }
             packet[9] = args.protocol;
             packet.extend(vec![1; 4 * usize::from(args.headers)]);
