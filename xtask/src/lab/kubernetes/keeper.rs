@@ -39,7 +39,8 @@ pub(super) fn plan(dir: &Path, name: &str, words: &[String]) -> Result<()> {
 
 /// Starts the keeper of `dir`; with `outlive` it goes on when this process ends.
 pub(super) fn start(dir: &Path, outlive: bool) -> Result<()> {
-    let own = std::env::current_exe().context("find xtask's own program")?;
+    // Not its path: a cargo that ran meanwhile may have put another program there.
+    let own = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
     let log = File::create(dir.join("keeper.log")).context("create the keeper's log")?;
     let mut command = if outlive { Command::new(own) } else { ended_with_parent(&own)? };
     command.args(["lab", "keep"]).arg(dir).process_group(0).current_dir(dir);
