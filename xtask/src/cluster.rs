@@ -129,7 +129,7 @@ const CHECKS: &[Check] = &[
     ("containerd-restarts", checks::faults::containerd_restarts, Full),
     ("api-server-away", checks::faults::api_server_away, Short),
     ("controller-away", checks::faults::controller_away, Short),
-    ("pods-come-and-go", checks::faults::pods_come_and_go, Short),
+    ("pods-come-and-go", checks::faults::pods_come_and_go, Full),
     ("off-and-back", checks::operator::off_and_back, Short),
     ("uninstall-leaves-nothing", checks::last::uninstall_leaves_nothing, Short),
 ];
