@@ -89,9 +89,11 @@ pub(crate) fn discover_finds_a_vcluster(on: &Installed<'_>) -> Result<()> {
     on.cluster.kubectl(&["delete", "namespace", "vcluster-dev", "--wait=false"]).map(drop)
 }
 
-/// Team-a has asked team-b's pods while it was observed: `enforce` shows that before it asks.
+/// Team-a asks team-b's pods while it is observed: `enforce` shows that before it asks.
 pub(crate) fn what_would_be_refused_is_told(on: &Installed<'_>) -> Result<()> {
+    let (from, others) = (on.web(TEAMS[0])?.remove(0), places(&on.web(TEAMS[1])?));
     on.cluster.wait("what would be refused to be told", WAIT, || {
+        from.ask(on.cluster, &others)?;
         let told = on.ctl_json(&["enforce", TEAMS[0], "--dry-run"])?;
         let one = list(&told, "virtual_clusters").next().context("nothing is told")?;
         ensure!(one["outcome"] == "DryRun", "{one}");
