@@ -10,7 +10,7 @@ use crate::cluster::pods::places;
 use crate::lab::kubernetes::Node;
 
 /// How long windows of usage may take to be journaled, sent and merged.
-const WAIT: Duration = Duration::from_mins(2);
+const WAIT: Duration = Duration::from_mins(4);
 
 /// As vCluster's chart makes one, but for its programs.
 const VCLUSTER: &str = "\
