@@ -178,9 +178,10 @@ pub struct RunArgs {
     #[arg(long, env = "BULKHEAD_NRI_SOCKET", value_name = "PATH",
           default_value = bulkhead_nri::DEFAULT_SOCKET)]
     pub nri_socket: PathBuf,
-    /// Answers probes over HTTP here: `/healthz` (it runs), `/readyz` (it enforces). Not at all
-    /// when not given.
-    #[arg(long, env = "BULKHEAD_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
+    /// Answers probes over HTTP here, on an address of loopback: `/healthz` (it runs), `/readyz`
+    /// (it enforces). Not at all when not given.
+    #[arg(long, env = "BULKHEAD_HEALTH_LISTEN", value_name = "ADDRESS:PORT",
+          value_parser = loopback)]
     pub health_listen: Option<SocketAddr>,
     /// How many addresses the kernel table holds. Fixed once pinned: `detach` to change it.
     #[arg(long, env = "BULKHEAD_MAX_ADDRESSES", value_name = "N", default_value = "131072")]
@@ -236,6 +237,16 @@ fn seconds<const LEAST: u64, const MOST: u64>(text: &str) -> Result<Duration, St
     }
 }
 
+/// An address that nobody on another machine can reach: what answers there speaks no TLS.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "is no address and port; write 127.0.0.1:8446".to_owned())?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    Err("can be reached from other machines, and answers without TLS; write 127.0.0.1".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,6 +263,16 @@ mod tests {
         assert_eq!(seconds::<1, 60>("59"), Ok(Duration::from_secs(59)));
         for text in ["0s", "61s", "x", "-1s", "1.5s", ""] {
             assert!(seconds::<1, 60>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn probes_are_answered_on_loopback_only() {
+        for text in ["127.0.0.1:8446", "127.0.0.9:1", "[::1]:8446"] {
+            assert_eq!(loopback(text).map(|address| address.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["0.0.0.0:8446", "10.0.0.1:8446", "[::]:8446", "localhost:1", "127.0.0.1", ""] {
+            assert!(loopback(text).is_err(), "{text}");
         }
     }
 }

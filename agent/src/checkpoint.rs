@@ -104,7 +104,7 @@ pub fn decode(boot_id: &str, bytes: &[u8]) -> Result<Books, CheckpointError> {
     let baselines = checkpoint.baselines.into_iter().filter_map(PodEntry::baseline);
     Ok(Books {
         integrals: Integrals { by_cgroup },
-        baselines: Baselines { by_cgroup: baselines.collect() },
+        baselines: Baselines { by_cgroup: baselines.collect(), ..Baselines::default() },
     })
 }
 

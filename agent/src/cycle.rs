@@ -348,6 +348,9 @@ impl<K: Kernel> Cycle<K> {
             faults::pass(Point::StepDone);
             let Err(error) = applied else {
                 self.registered.done(step);
+                if let Step::CreatePodCounters { pod, .. } = step {
+                    self.books.baselines.counters_begin(pod.id);
+                }
                 continue;
             };
             if matches!(step, Step::EndConnections { .. } | Step::EndPodConnections { .. })

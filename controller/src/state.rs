@@ -42,8 +42,10 @@ pub(crate) struct World {
     /// Of pods and Services, by whose they are; objects' own lists are with the objects.
     pub(crate) addresses: Arc<BTreeMap<VirtualClusterName, Arc<AddressSet>>>,
     pub(crate) shared: Arc<BTreeSet<AddressBlock>>,
-    /// Of pods and Services.
+    /// Of Services that everybody may talk with.
     pub(crate) shared_addresses: Arc<AddressSet>,
+    /// Of pods and Services of no virtual cluster.
+    pub(crate) plain_addresses: Arc<AddressSet>,
     pub(crate) cluster_ranges: Arc<BTreeSet<AddressBlock>>,
     pub(crate) node_addresses: Arc<AddressSet>,
     /// Of Services, by whose they are.
@@ -269,6 +271,7 @@ impl World {
         match owner {
             Told::Nobody => {}
             Told::Shared => change(Arc::make_mut(&mut self.shared_addresses)),
+            Told::Plain => change(Arc::make_mut(&mut self.plain_addresses)),
             Told::Of(name) => {
                 let all = Arc::make_mut(&mut self.addresses);
                 let set = all.entry(VirtualClusterName::clone(name)).or_default();
@@ -293,6 +296,7 @@ impl World {
             && self.names_pods == other.names_pods
             && self.directory.is_same_as(&other.directory)
             && self.shared_addresses.since(&other.shared_addresses).is_empty()
+            && self.plain_addresses.since(&other.plain_addresses).is_empty()
             && self.node_addresses.since(&other.node_addresses).is_empty()
     }
 

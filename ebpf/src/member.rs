@@ -3,7 +3,7 @@
 use aya_ebpf::{btf_maps::lpm_trie::Key, cty::c_int};
 use bulkhead_abi::{
     Address, AllowKey, Class, Counters, FarEnd, MODE_OBSERVE, MODE_OFF, Member, Outcome, Placement,
-    Verdict, classify, decide,
+    Verdict, classify, counted_as, decide,
 };
 
 use crate::{
@@ -136,7 +136,7 @@ fn by_class(member: Member, class: Class, known: Option<FarEnd>) -> Judgement {
         }
         _ => false,
     };
-    apply_mode(member.mode, class, decide(class, allowed))
+    apply_mode(member.mode, counted_as(class, known, allowed), decide(class, allowed))
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use bulkhead_core::amount::Pids;
 use bulkhead_core::{
     Amount, BasisPoints, Bytes, Guarantee, IoLimit, Limit, NanoCores, NetworkMode, NetworkPolicy,
-    NodePort, Protocol, VirtualCluster, VirtualClusterName, VirtualClusterNumber,
+    NodePort, Protocol, Unknown, VirtualCluster, VirtualClusterName, VirtualClusterNumber,
 };
 
 use crate::v1;
@@ -65,6 +65,7 @@ pub fn spec(cluster: &VirtualCluster, class: &str) -> v1::VirtualClusterSpec {
         }),
         network_mode: v1::NetworkMode::from(cluster.network.mode).into(),
         network_allow: cluster.network.allow.iter().map(ToString::to_string).collect(),
+        network_denies_unknown: cluster.network.unknown == Unknown::Deny,
         class: class.to_owned(),
     }
 }
@@ -96,6 +97,7 @@ fn virtual_cluster(message: &v1::AgentVirtualCluster) -> Result<VirtualCluster, 
         network: NetworkPolicy {
             mode: network_mode(spec.network_mode)?,
             allow: parse_each("spec.network_allow", &spec.network_allow)?,
+            unknown: if spec.network_denies_unknown { Unknown::Deny } else { Unknown::Allow },
         },
     })
 }

@@ -90,6 +90,7 @@ pub fn snapshot(chunks: &[v1::SnapshotChunk]) -> Result<Snapshot, Refusal> {
             }
         }
         snapshot.shared.append(&mut blocks("shared", &chunk.shared)?);
+        snapshot.plain.append(&mut blocks("plain", &chunk.plain)?);
         snapshot.cluster_ranges.append(&mut blocks("cluster_ranges", &chunk.cluster_ranges)?);
         snapshot.node_addresses.append(&mut hosts("node_addresses", &chunk.node_addresses)?);
         let mut unclear = ports("unclear_node_ports", &chunk.unclear_node_ports)?;
@@ -114,6 +115,7 @@ pub fn whole(snapshot: &Snapshot) -> v1::SnapshotChunk {
         last: true,
         virtual_clusters: snapshot.virtual_clusters.values().map(Into::into).collect(),
         shared: texts(&snapshot.shared),
+        plain: texts(&snapshot.plain),
         cluster_ranges: texts(&snapshot.cluster_ranges),
         node_addresses: texts(&snapshot.node_addresses),
         bindings: bindings.flat_map(|(name, bound)| namespace_bindings(name, bound)).collect(),
@@ -145,6 +147,8 @@ impl From<&Delta> for v1::SnapshotDelta {
             addresses: addresses.collect(),
             shared_added: texts(&delta.shared.added),
             shared_removed: texts(&delta.shared.removed),
+            plain_added: texts(&delta.plain.added),
+            plain_removed: texts(&delta.plain.removed),
             cluster_ranges_added: texts(&delta.cluster_ranges.added),
             cluster_ranges_removed: texts(&delta.cluster_ranges.removed),
             node_addresses_added: texts(&delta.node_addresses.added),
@@ -211,6 +215,10 @@ impl TryFrom<&v1::SnapshotDelta> for Delta {
             shared: SetChange {
                 added: blocks("shared_added", &message.shared_added)?,
                 removed: blocks("shared_removed", &message.shared_removed)?,
+            },
+            plain: SetChange {
+                added: blocks("plain_added", &message.plain_added)?,
+                removed: blocks("plain_removed", &message.plain_removed)?,
             },
             cluster_ranges: SetChange {
                 added: blocks("cluster_ranges_added", &message.cluster_ranges_added)?,

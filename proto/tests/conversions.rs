@@ -35,6 +35,7 @@ fn full() -> v1::AgentVirtualCluster {
             }),
             network_mode: v1::NetworkMode::Enforce.into(),
             network_allow: vec!["team-b".to_owned()],
+            network_denies_unknown: true,
             class: String::new(),
         }),
         node_ports: vec![v1::NodePort { protocol: 6, port: 30_080 }],

@@ -108,7 +108,7 @@ proptest! {
     #[test]
     fn snapshots_come_back_the_same(
         clusters in vec(cluster(), 0..4),
-        (shared, cluster_ranges) in (blocks(), blocks()),
+        (shared, plain, cluster_ranges) in (blocks(), blocks(), blocks()),
         unclear_node_ports in ports(),
         bindings in bindings(),
         policy in policy(),
@@ -120,6 +120,7 @@ proptest! {
             generation: 4,
             virtual_clusters,
             shared,
+            plain,
             cluster_ranges,
             node_addresses,
             unclear_node_ports,
@@ -145,7 +146,7 @@ proptest! {
         addresses in btree_map("[a-z]{1,5}", change(), 0..3),
         node_ports in btree_map("[a-z]{1,5}", port_change(), 0..3),
         unclear_node_ports in port_change(),
-        (shared, cluster_ranges) in (change(), change()),
+        (shared, plain, cluster_ranges) in (change(), change(), change()),
         bindings in bindings(),
         unbound in btree_set("[a-z]{1,8}", 0..3),
         policy in proptest::option::of(policy()),
@@ -158,6 +159,7 @@ proptest! {
             removed: ["gone".parse().unwrap()].into(),
             addresses: addresses.into_iter().map(|(name, it)| (name.parse().unwrap(), it)).collect(),
             shared,
+            plain,
             cluster_ranges,
             node_addresses: SetChange { added: ["::1".parse().unwrap()].into(), ..SetChange::default() },
             node_ports: node_ports.into_iter().map(|(name, it)| (name.parse().unwrap(), it)).collect(),

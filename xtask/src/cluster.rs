@@ -18,7 +18,7 @@ use crate::demo::artifacts::{self, Artifacts};
 use crate::lab::kubernetes::{Cluster, Options};
 use crate::paths;
 use crate::setup::{self, Group};
-use Extent::{Full, Short};
+use crate::test::faults::Extent::{self, Full, Short};
 use install::Installed;
 
 /// Options of the verb.
@@ -88,15 +88,6 @@ fn build(log: &Path) -> Result<Artifacts> {
 fn built(dir: &Path) -> Artifacts {
     let programs = PROGRAMS.map(|name| (name.to_owned(), dir.join(name)));
     Artifacts { programs: programs.into(), ..Artifacts::default() }
-}
-
-/// How much of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Extent {
-    /// What every run of the tests has time for.
-    Short,
-    /// All checks, and as many pods as they are meant for.
-    Full,
 }
 
 /// One check: what it shows, how, and whether only a full run has time for it.

@@ -17,7 +17,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::build_ebpf;
-use crate::cluster;
 use crate::codegen;
 use crate::command::Cmd;
 use crate::demo::alone;
@@ -155,11 +154,7 @@ fn run_all(args: &Args, artifacts: &Artifacts, summary: &mut Summary) {
     for plan in plans {
         vm::run(artifacts, &tests, plan, &logs(), summary);
     }
-    let extent = match args.faults {
-        faults::Extent::Short => cluster::Extent::Short,
-        faults::Extent::Full => cluster::Extent::Full,
-    };
-    kubernetes::run(artifacts, extent, &logs(), &host, summary);
+    kubernetes::run(artifacts, args.faults, &logs(), &host, summary);
 }
 
 /// Where logs go.

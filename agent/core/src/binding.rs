@@ -103,13 +103,14 @@ impl Bindings {
     }
 }
 
-/// How a node treats pods of no virtual cluster.
+/// What becomes of pods of no virtual cluster: of themselves on a node, and of a virtual cluster's
+/// traffic with them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Unknown {
-    /// They are left alone.
+    /// They are left alone; the traffic passes.
     #[default]
     Allow,
-    /// They are cut off, but static, kube-system and critical pods.
+    /// They are cut off, but static, kube-system and critical pods; the traffic is refused.
     Deny,
 }
 

@@ -12,6 +12,7 @@ use crate::node_port::NodePort;
 use crate::observed::{NodeFacts, Placement};
 
 pub use controls::{MAX_DEPTH, MAX_DESCENDANTS, UNWRITTEN};
+pub(crate) use network::without_plain;
 pub(crate) use overlay::register;
 
 /// Why a snapshot was refused whole; what stood before stands on.

@@ -77,6 +77,8 @@ pub struct Delta {
     pub node_ports: BTreeMap<VirtualClusterName, SetChange<NodePort>>,
     /// Of the shared list.
     pub shared: SetChange<AddressBlock>,
+    /// Of what is of no virtual cluster.
+    pub plain: SetChange<AddressBlock>,
     /// Of the cluster's ranges.
     pub cluster_ranges: SetChange<AddressBlock>,
     /// Of the host addresses.
@@ -152,6 +154,7 @@ impl Delta {
             base: old.generation,
             generation: new.generation,
             shared: SetChange::between(&old.shared, &new.shared),
+            plain: SetChange::between(&old.plain, &new.plain),
             cluster_ranges: SetChange::between(&old.cluster_ranges, &new.cluster_ranges),
             node_addresses: SetChange::between(&old.node_addresses, &new.node_addresses),
             unclear_node_ports: SetChange::between(
@@ -288,6 +291,7 @@ impl Snapshot {
         next.generation = generation;
         delta.apply_clusters(&mut next.virtual_clusters)?;
         delta.shared.apply("shared", &mut next.shared)?;
+        delta.plain.apply("plain", &mut next.plain)?;
         delta.cluster_ranges.apply("cluster ranges", &mut next.cluster_ranges)?;
         delta.node_addresses.apply("node addresses", &mut next.node_addresses)?;
         delta.unclear_node_ports.apply("unclear node ports", &mut next.unclear_node_ports)?;

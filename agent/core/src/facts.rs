@@ -33,8 +33,10 @@ pub struct Snapshot {
     pub generation: u64,
     /// All virtual clusters.
     pub virtual_clusters: BTreeMap<VirtualClusterName, VirtualCluster>,
-    /// The operator's shared list.
+    /// The operator's shared list, and what is of no virtual cluster.
     pub shared: BTreeSet<AddressBlock>,
+    /// Those of `shared` which are there only because they are of no virtual cluster.
+    pub plain: BTreeSet<AddressBlock>,
     /// The cluster's pod, service and node ranges.
     pub cluster_ranges: BTreeSet<AddressBlock>,
     /// Every host address of every node.

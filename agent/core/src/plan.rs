@@ -233,6 +233,10 @@ fn tables(
 ) {
     let disallow: Vec<_> = observed.allowed.difference(&desired.allowed).copied().collect();
     push(steps, Step::Disallow, disallow);
+    let allow = desired.allowed.difference(&observed.allowed).copied();
+    // What is nobody's stays what it is while it is marked as such.
+    let (of_nobody, allow): (Vec<_>, Vec<_>) = allow.partition(|pair| pair.to == 0);
+    push(steps, Step::Allow, of_nobody);
     let prefixes = Difference::between(&observed.prefixes, &desired.prefixes);
     let addresses = Difference::between(&observed.addresses, &desired.addresses);
     let room = observed.prefixes.len() + prefixes.new.len() <= capacities.prefixes
@@ -248,7 +252,6 @@ fn tables(
         remove(removed, steps);
         add(added, steps);
     }
-    let allow: Vec<_> = desired.allowed.difference(&observed.allowed).copied().collect();
     push(steps, Step::Allow, allow);
 }
 

@@ -263,7 +263,12 @@ fn address_or_port(address: Address) -> String {
 }
 
 fn entry(key: impl fmt::Display, far: FarEnd) -> String {
-    let flags = [(FarEnd::NODE, "node"), (FarEnd::SHARED, "shared"), (FarEnd::CLUSTER, "cluster")];
+    let flags = [
+        (FarEnd::NODE, "node"),
+        (FarEnd::SHARED, "shared"),
+        (FarEnd::CLUSTER, "cluster"),
+        (FarEnd::PLAIN, "plain"),
+    ];
     let mut text = format!("{key} =");
     if far.virtual_cluster != 0 {
         text.push_str(" virtual cluster ");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::address::AddressBlock;
 use crate::amount::{Amount, Bytes, NanoCores, Pids};
+use crate::binding::Unknown;
 use crate::name::{VirtualClusterName, VirtualClusterNumber};
 use crate::node_port::NodePort;
 
@@ -73,6 +74,8 @@ pub struct NetworkPolicy {
     pub mode: NetworkMode,
     /// Virtual clusters that it may talk with, in both directions.
     pub allow: BTreeSet<VirtualClusterName>,
+    /// Whether it may talk with pods and Services of no virtual cluster.
+    pub unknown: Unknown,
 }
 
 /// How verdicts are applied.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use bulkhead_abi::Counters;
 use bulkhead_core::amount::Pids;
 use bulkhead_core::{
     Bytes, Capacities, CgroupCounters, CgroupId, Control, NanoCores, NodeFacts, Observed,
@@ -33,6 +34,8 @@ pub struct FakeKernel {
     pub placement: Placement,
     /// What the files of each pod's cgroup count.
     pub counted_pods: BTreeMap<CgroupId, CgroupCounters>,
+    /// What the programs counted of each pod.
+    pub passed: BTreeMap<CgroupId, Box<Counters>>,
     next_cgroup: u64,
 }
 
@@ -88,7 +91,7 @@ impl Kernel for FakeKernel {
         };
         let pod = |id: &CgroupId| {
             let cgroup_counters = self.counted_pods.get(id).copied().unwrap_or_default();
-            (*id, PodSample { cgroup_counters, network: None })
+            (*id, PodSample { cgroup_counters, network: self.passed.get(id).cloned() })
         };
         Ok(Sample {
             at: now.at,

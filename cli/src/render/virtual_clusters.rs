@@ -194,10 +194,14 @@ fn node_lines(status: &NodeStatus, look: &Look) -> String {
 }
 
 fn network_text(network: &Network) -> String {
-    match network.allow.as_slice() {
-        [] => network.mode.to_string(),
-        allowed => format!("{}, allows {}", network.mode, allowed.join(", ")),
+    let mut text = network.mode.to_string();
+    if !network.allow.is_empty() {
+        let _ = write!(text, ", allows {}", network.allow.join(", "));
     }
+    if network.denies_unknown {
+        text.push_str(", closed to pods of no virtual cluster");
+    }
+    text
 }
 
 fn guarantee_text(guarantee: Guarantee) -> String {

@@ -39,6 +39,9 @@ pub(crate) struct Network {
     pub(crate) mode: NetworkMode,
     /// Virtual clusters that it may talk with, in both directions.
     pub(crate) allow: Vec<String>,
+    /// Traffic with pods and Services of no virtual cluster is denied too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) denies_unknown: bool,
 }
 
 /// What each node keeps for a virtual cluster while others want it too.
@@ -119,6 +122,7 @@ impl From<v1::VirtualClusterSpec> for Spec {
             network: Network {
                 mode: NetworkMode::from_wire(spec.network_mode),
                 allow: spec.network_allow,
+                denies_unknown: spec.network_denies_unknown,
             },
             class: Some(spec.class).filter(|class| !class.is_empty()),
         }

@@ -50,6 +50,7 @@ fn team_a() -> v1::VirtualCluster {
             }),
             network_mode: v1::NetworkMode::Enforce.into(),
             network_allow: vec!["team-b".to_owned()],
+            network_denies_unknown: false,
             class: "gold".to_owned(),
         }),
         nodes: node_statuses("team-a"),

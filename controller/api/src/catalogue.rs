@@ -53,8 +53,6 @@ pub struct Definition {
     pub limit: Limit,
     /// Whom it may talk with.
     pub network: NetworkPolicy,
-    /// What happens to its traffic with pods and Services of no virtual cluster.
-    pub unknown: Unknown,
     /// The class whose defaults were applied.
     pub class: Option<String>,
     /// Where it came from ("team-a.yaml").
@@ -274,7 +272,7 @@ fn warnings(built: &[(&Document, Definition)], config: &Config) -> Vec<Problem> 
                            clusters lose its DNS, unless it is among the shared services";
             warnings.push(document.problem("spec.members.namespaces", message));
         }
-        let closed = definition.unknown == Unknown::Deny;
+        let closed = definition.network.unknown == Unknown::Deny;
         if closed && config.shared.is_empty() && config.shared_services.is_empty() {
             let message = "is Deny, and BulkheadConfig names no shared services: in mode Enforce \
                            its pods reach no DNS; add kube-system/kube-dns to sharedServices";

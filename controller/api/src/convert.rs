@@ -345,7 +345,8 @@ pub fn network(
         return wrong(field, rules::ALLOWS_ANOTHER.message);
     }
     let allow = allow.into_iter().collect();
-    Ok(NetworkPolicy { mode: spec.mode.map_or(default, mode), allow })
+    let unknown = unknown(spec.unknown.unwrap_or_default());
+    Ok(NetworkPolicy { mode: spec.mode.map_or(default, mode), allow, unknown })
 }
 
 /// The virtual clusters that are allowed, in the order in which they are written.

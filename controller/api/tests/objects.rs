@@ -386,7 +386,7 @@ fn members_of_a_class_are_refused_and_its_switch_for_the_unknown_is_inherited() 
         cluster("b", "  class: gold\n  network: {unknown: Allow}")
     );
     let catalogue = build(&[("a.yaml", &text)]).unwrap();
-    let unknown = |name: &str| catalogue.virtual_clusters[&name.parse().unwrap()].unknown;
+    let unknown = |name: &str| catalogue.virtual_clusters[&name.parse().unwrap()].network.unknown;
     assert_eq!(unknown("a"), bulkhead_core::Unknown::Deny);
     assert_eq!(unknown("b"), bulkhead_core::Unknown::Allow);
     let wrong = object("VirtualClusterClass", "gold", "  members: {}");

@@ -180,5 +180,5 @@ fn closing_what_is_unknown_without_shared_services_is_a_warning() {
     let standing = fresh(&now);
     assert_eq!(standing.catalogue.warnings, []);
     let (_, a) = standing.catalogue.virtual_clusters.first_key_value().expect("one");
-    assert_eq!(a.unknown, Unknown::Deny);
+    assert_eq!(a.network.unknown, Unknown::Deny);
 }

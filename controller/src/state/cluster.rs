@@ -15,8 +15,10 @@ use bulkhead_core::{
 pub enum Owner {
     /// A virtual cluster's.
     VirtualCluster(VirtualClusterName),
-    /// Of no virtual cluster, and everybody may talk with it.
+    /// Everybody may talk with it.
     Shared,
+    /// Of no virtual cluster, and everybody may talk with it that is not closed to such.
+    Plain,
     /// Of no virtual cluster, and nothing is said of it.
     #[default]
     Nobody,

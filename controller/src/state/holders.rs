@@ -25,6 +25,7 @@ pub(super) enum Told {
     #[default]
     Nobody,
     Shared,
+    Plain,
     Of(Arc<VirtualClusterName>),
 }
 
@@ -285,7 +286,7 @@ impl Holders {
         }
         let first = held.by.iter().filter_map(|holder| self.rank(holder)).min_by_key(|it| it.0);
         match first {
-            Some((_, Told::Shared)) if self.shared.cover(address) => Told::Nobody,
+            Some((_, Told::Shared | Told::Plain)) if self.shared.cover(address) => Told::Nobody,
             Some((_, told)) => told.clone(),
             None => Told::Nobody,
         }
@@ -371,6 +372,7 @@ impl Holders {
         match owner {
             Owner::Nobody => Told::Nobody,
             Owner::Shared => Told::Shared,
+            Owner::Plain => Told::Plain,
             Owner::VirtualCluster(name) => {
                 if let Some(known) = self.names.get(name) {
                     return Told::Of(Arc::clone(known));

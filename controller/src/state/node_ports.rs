@@ -85,7 +85,7 @@ impl NodePorts {
 
 fn change(world: &mut World, owner: &Owner, change: impl FnOnce(&mut BTreeSet<NodePort>) -> bool) {
     match owner {
-        Owner::Shared => {}
+        Owner::Shared | Owner::Plain => {}
         Owner::Nobody => drop(change(Arc::make_mut(&mut world.unclear_node_ports))),
         Owner::VirtualCluster(name) => {
             let all = Arc::make_mut(&mut world.node_ports);

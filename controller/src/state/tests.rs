@@ -51,10 +51,15 @@ fn catalogue(clusters: &[(&str, &[&str], &[&str])]) -> Catalogue {
     Catalogue::build(&Document::parse_all("all.yaml", &text).unwrap()).unwrap()
 }
 
+fn block(text: &str) -> AddressBlock {
+    text.parse().unwrap()
+}
+
 fn owner(text: &str) -> Owner {
     match text {
         "" => Owner::Nobody,
         "shared" => Owner::Shared,
+        "plain" => Owner::Plain,
         owner => Owner::VirtualCluster(name(owner)),
     }
 }
@@ -126,8 +131,11 @@ fn a_node_is_told_the_addresses_of_those_that_it_can_meet() {
         ("1", pod("n1", "a", &["10.0.0.1"])),
         ("2", pod("n2", "b", &["10.0.0.2"])),
         ("3", pod("n3", "c", &["10.0.0.3"])),
-        ("4", pod("n3", "shared", &["10.0.0.4"])),
+        ("4", pod("n3", "plain", &["10.0.0.4"])),
     ]);
+    let named =
+        ClusterChange { shared: Some([block("10.0.0.5")].into()), ..ClusterChange::default() };
+    place.state.change_cluster(named).unwrap();
     // Allowing goes both ways; what objects name goes to all.
     assert_eq!(place.addresses("n1", "a"), ["10.0.0.1", "192.0.2.1"]);
     assert_eq!(place.addresses("n1", "b"), ["10.0.0.2"]);
@@ -136,7 +144,8 @@ fn a_node_is_told_the_addresses_of_those_that_it_can_meet() {
     assert_eq!(place.addresses("n3", "c"), ["10.0.0.3"]);
     assert_eq!(place.addresses("n3", "a"), ["192.0.2.1"]);
     assert_eq!(place.addresses("elsewhere", "a"), ["192.0.2.1"]);
-    assert_eq!(place.told("n1").shared, ["10.0.0.4".parse().unwrap()].into());
+    assert_eq!(place.told("n1").shared, ["10.0.0.4", "10.0.0.5"].map(block).into());
+    assert_eq!(place.told("n1").plain, [block("10.0.0.4")].into());
     place.pods(&[("3", None)]);
     assert_eq!(place.addresses("n3", "c"), Vec::<String>::new());
 }
@@ -328,7 +337,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-const OWNERS: [&str; 6] = ["a", "b", "c", "d", "shared", ""];
+const OWNERS: [&str; 7] = ["a", "b", "c", "d", "shared", "plain", ""];
 
 fn do_it(place: &Place, act: &Act) {
     let host = |n: &u8| format!("10.0.0.{n}");
@@ -366,7 +375,7 @@ fn do_it(place: &Place, act: &Act) {
                 let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
                 let pod = pod(&format!("n{node}"), OWNERS[usize::from(*owner)], &texts)?;
                 // Some have no name that could be told.
-                let name = if *owner == 5 { "" } else { "p" };
+                let name = if *owner == 6 { "" } else { "p" };
                 Some(Pod { namespace: "n".into(), name: name.into(), ..pod })
             });
             place.pods(&[(&uid.to_string(), pod)]);

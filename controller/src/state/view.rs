@@ -82,7 +82,12 @@ impl View {
     /// Everything that everybody may talk with.
     pub(crate) fn shared(&self) -> impl Iterator<Item = AddressBlock> {
         let addresses = self.world.shared_addresses.iter().map(AddressBlock::host);
-        self.world.shared.iter().copied().chain(addresses)
+        self.world.shared.iter().copied().chain(addresses).chain(self.plain())
+    }
+
+    /// Of that, what is of no virtual cluster.
+    pub(crate) fn plain(&self) -> impl Iterator<Item = AddressBlock> {
+        self.world.plain_addresses.iter().map(AddressBlock::host)
     }
 
     /// The node's own pods, by UID.
@@ -96,6 +101,7 @@ impl View {
             generation,
             virtual_clusters: self.clusters().map(|it| (it.name.clone(), it)).collect(),
             shared: self.shared().collect(),
+            plain: self.plain().collect(),
             cluster_ranges: BTreeSet::clone(&self.world.cluster_ranges),
             node_addresses: self.world.node_addresses.iter().collect(),
             unclear_node_ports: BTreeSet::clone(&self.world.unclear_node_ports),
@@ -114,10 +120,10 @@ impl View {
             self.compare(new, &name, &mut delta);
         }
         let (before, now) = (&*self.world, &*new.world);
-        delta.shared = combined(
-            &between(&before.shared, &now.shared),
-            &now.shared_addresses.since(&before.shared_addresses),
-        );
+        delta.plain = hosts(&now.plain_addresses.since(&before.plain_addresses));
+        let shared_addresses = hosts(&now.shared_addresses.since(&before.shared_addresses));
+        let single = combined(&shared_addresses, &delta.plain);
+        delta.shared = combined(&between(&before.shared, &now.shared), &single);
         delta.cluster_ranges = between(&before.cluster_ranges, &now.cluster_ranges);
         delta.node_addresses = now.node_addresses.since(&before.node_addresses);
         delta.unclear_node_ports = between(&before.unclear_node_ports, &now.unclear_node_ports);
@@ -185,7 +191,7 @@ impl View {
         let none = AddressSet::default();
         let addresses =
             |view: &'_ Self| view.addresses(name).map_or_else(|| none.clone(), |it| (**it).clone());
-        let change = combined(&listed, &addresses(new).since(&addresses(self)));
+        let change = combined(&listed, &hosts(&addresses(new).since(&addresses(self))));
         if !change.is_empty() {
             delta.addresses.insert(name.clone(), change);
         }
@@ -205,15 +211,16 @@ fn between<T: Ord + Copy + Display>(
     if Arc::ptr_eq(old, new) { SetChange::default() } else { SetChange::between(old, new) }
 }
 
-/// Of a list and of addresses beside it. What left one and came into the other stays.
+fn hosts(change: &SetChange<IpAddr>) -> SetChange<AddressBlock> {
+    let blocks = |set: &BTreeSet<IpAddr>| set.iter().copied().map(AddressBlock::host).collect();
+    SetChange { added: blocks(&change.added), removed: blocks(&change.removed) }
+}
+
+/// Of two lists that have nothing in common. What left one and came into the other stays.
 fn combined(
-    listed: &SetChange<AddressBlock>,
-    single: &SetChange<IpAddr>,
+    one: &SetChange<AddressBlock>,
+    other: &SetChange<AddressBlock>,
 ) -> SetChange<AddressBlock> {
-    let blocks = |set: &BTreeSet<IpAddr>| -> BTreeSet<AddressBlock> {
-        set.iter().copied().map(AddressBlock::host).collect()
-    };
-    let added = &listed.added | &blocks(&single.added);
-    let removed = &listed.removed | &blocks(&single.removed);
+    let (added, removed) = (&one.added | &other.added, &one.removed | &other.removed);
     SetChange { added: &added - &removed, removed: &removed - &added }
 }

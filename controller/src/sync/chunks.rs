@@ -20,6 +20,7 @@ const FRAME: usize = 64;
 enum Entry {
     Cluster(v1::AgentVirtualCluster),
     Shared(String),
+    Plain(String),
     Range(String),
     NodeAddress(String),
     UnclearPort(v1::NodePort),
@@ -34,7 +35,10 @@ impl Entry {
             Self::Binding(binding) => binding.encoded_len(),
             Self::Pod(pod) => pod.encoded_len(),
             Self::UnclearPort(port) => port.encoded_len(),
-            Self::Shared(text) | Self::Range(text) | Self::NodeAddress(text) => text.len(),
+            Self::Shared(text)
+            | Self::Plain(text)
+            | Self::Range(text)
+            | Self::NodeAddress(text) => text.len(),
         }
     }
 
@@ -42,6 +46,7 @@ impl Entry {
         match self {
             Self::Cluster(cluster) => chunk.virtual_clusters.push(cluster),
             Self::Shared(text) => chunk.shared.push(text),
+            Self::Plain(text) => chunk.plain.push(text),
             Self::Range(text) => chunk.cluster_ranges.push(text),
             Self::NodeAddress(text) => chunk.node_addresses.push(text),
             Self::UnclearPort(port) => chunk.unclear_node_ports.push(port),
@@ -58,6 +63,7 @@ pub(super) fn chunks(view: &View, most: usize) -> impl Iterator<Item = v1::Snaps
     let bindings = world.bindings.0.iter();
     let entries = (view.clusters().map(|cluster| Entry::Cluster((&cluster).into())))
         .chain(view.shared().map(|block| Entry::Shared(block.to_string())))
+        .chain(view.plain().map(|block| Entry::Plain(block.to_string())))
         .chain(world.cluster_ranges.iter().map(|block| Entry::Range(block.to_string())))
         .chain(world.node_addresses.iter().map(|address| Entry::NodeAddress(address.to_string())))
         .chain(world.unclear_node_ports.iter().map(|port| Entry::UnclearPort((*port).into())))

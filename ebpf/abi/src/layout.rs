@@ -85,7 +85,7 @@ pub struct Prefix {
 pub struct FarEnd {
     /// Number of the virtual cluster that owns it; 0: none.
     pub virtual_cluster: u32,
-    /// [`FarEnd::NODE`] | [`FarEnd::SHARED`] | [`FarEnd::CLUSTER`].
+    /// [`FarEnd::NODE`] | [`FarEnd::SHARED`] | [`FarEnd::CLUSTER`] | [`FarEnd::PLAIN`].
     pub flags: u32,
 }
 
@@ -96,6 +96,9 @@ impl FarEnd {
     pub const SHARED: u32 = 1 << 1;
     /// Inside the cluster's ranges.
     pub const CLUSTER: u32 = 1 << 2;
+    /// Shared for no other reason than that it is of no virtual cluster: a virtual cluster may be
+    /// closed to it. Only beside [`FarEnd::SHARED`], which programs that do not know this go by.
+    pub const PLAIN: u32 = 1 << 3;
 }
 
 /// Which virtual cluster a cgroup belongs to, and how it is judged.
@@ -115,7 +118,7 @@ pub struct Member {
 pub struct AllowKey {
     /// Number of the virtual cluster whose cgroup is judged.
     pub from: u32,
-    /// Number of the virtual cluster at the far end.
+    /// Number of the virtual cluster at the far end; 0: all that is [`FarEnd::PLAIN`].
     pub to: u32,
 }
 

@@ -35,9 +35,9 @@ pub enum Class {
     Own = 0,
     /// A host address.
     Node = 1,
-    /// The operator's shared list.
+    /// The operator's shared list; what is of no virtual cluster, where that may be talked with.
     Shared = 2,
-    /// A known address of another virtual cluster.
+    /// A known address of another virtual cluster, or of none where that may not be talked with.
     Other = 3,
     /// Inside the cluster's ranges, but not known to this node.
     Cluster = 4,
@@ -81,9 +81,9 @@ pub const fn classify(me: u32, known: Option<FarEnd>) -> Class {
         Class::Own
     } else if far.flags & FarEnd::NODE != 0 {
         Class::Node
-    } else if far.flags & FarEnd::SHARED != 0 {
+    } else if far.flags & (FarEnd::SHARED | FarEnd::PLAIN) == FarEnd::SHARED {
         Class::Shared
-    } else if far.virtual_cluster != 0 {
+    } else if far.virtual_cluster != 0 || far.flags & FarEnd::PLAIN != 0 {
         Class::Other
     } else if far.flags & FarEnd::CLUSTER != 0 {
         Class::Cluster
@@ -101,6 +101,16 @@ pub const fn decide(class: Class, allowed: bool) -> Verdict {
         Class::Other if allowed => Verdict::Pass,
         Class::Other => Verdict::Deny,
         Class::Cluster => Verdict::DropSilently,
+    }
+}
+
+/// As what a packet of that class is counted, once it was asked whether the pair is on the allow
+/// list.
+#[inline(always)]
+pub const fn counted_as(class: Class, known: Option<FarEnd>, allowed: bool) -> Class {
+    match (class, known) {
+        (Class::Other, Some(far)) if allowed && far.virtual_cluster == 0 => Class::Shared,
+        _ => class,
     }
 }
 
@@ -127,6 +137,17 @@ mod tests {
     #[test]
     fn number_zero_owns_nothing() {
         assert_eq!(classify(0, Some(far(0, 0))), Class::Outside);
+    }
+
+    #[test]
+    fn what_is_nobodys_is_shared_with_those_who_may_talk_with_it() {
+        let plain = far(0, FarEnd::SHARED | FarEnd::CLUSTER | FarEnd::PLAIN);
+        assert_eq!(classify(7, Some(plain)), Class::Other, "ask the allow list");
+        assert_eq!(counted_as(Class::Other, Some(plain), true), Class::Shared);
+        assert_eq!(counted_as(Class::Other, Some(plain), false), Class::Other);
+        assert_eq!(counted_as(Class::Other, Some(far(8, 0)), true), Class::Other);
+        let host = far(0, FarEnd::NODE | FarEnd::SHARED | FarEnd::PLAIN);
+        assert_eq!(classify(7, Some(host)), Class::Node);
     }
 
     #[test]

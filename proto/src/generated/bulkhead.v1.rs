@@ -128,6 +128,9 @@ pub struct VirtualClusterSpec {
     /// The VirtualClusterClass whose defaults were applied; empty: none.
     #[prost(string, tag = "6")]
     pub class: ::prost::alloc::string::String,
+    /// Traffic with pods and Services of no virtual cluster is denied as that with another's.
+    #[prost(bool, tag = "7")]
+    pub network_denies_unknown: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CpuAmount {
@@ -1438,7 +1441,7 @@ pub struct SnapshotChunk {
     pub last: bool,
     #[prost(message, repeated, tag = "4")]
     pub virtual_clusters: ::prost::alloc::vec::Vec<AgentVirtualCluster>,
-    /// The operator's shared list: addresses and CIDRs.
+    /// The operator's shared list, and what is of no virtual cluster: addresses and CIDRs.
     #[prost(string, repeated, tag = "5")]
     pub shared: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// The cluster's pod, service and node ranges: CIDRs.
@@ -1465,6 +1468,10 @@ pub struct SnapshotChunk {
     /// they are: nobody's, and inside the cluster.
     #[prost(message, repeated, tag = "10")]
     pub unclear_node_ports: ::prost::alloc::vec::Vec<NodePort>,
+    /// Those of `shared` which are there only because they are of no virtual cluster: a virtual
+    /// cluster may be closed to them.
+    #[prost(string, repeated, tag = "11")]
+    pub plain: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What changed since a generation that this stream carried. It takes effect whole; where the base
 /// is not the generation that the agent holds, the agent ends the stream and is told everything.
@@ -1521,6 +1528,10 @@ pub struct SnapshotDelta {
     pub unclear_node_ports_added: ::prost::alloc::vec::Vec<NodePort>,
     #[prost(message, repeated, tag = "17")]
     pub unclear_node_ports_removed: ::prost::alloc::vec::Vec<NodePort>,
+    #[prost(string, repeated, tag = "18")]
+    pub plain_added: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "19")]
+    pub plain_removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A pod that the API server places on the node. Its addresses are in the same generation, with
 /// the virtual cluster that has them.

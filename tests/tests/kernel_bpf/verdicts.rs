@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use bulkhead_abi::{AllowKey, Class, Direction, MODE_ENFORCE, MODE_OBSERVE, MODE_OFF, Outcome};
+use bulkhead_abi::{
+    AllowKey, Class, Direction, FarEnd, MODE_ENFORCE, MODE_OBSERVE, MODE_OFF, Outcome,
+};
 use serde_json::json;
 
-use crate::fixture::{GREEN, Node, RED, at, ready, run};
+use crate::fixture::{GREEN, Node, RED, address, at, ready, run};
 
 fn both(host: &bulkhead_tests::sandbox::Host) -> [IpAddr; 2] {
     [host.v4.into(), host.v6.into()]
@@ -169,6 +171,71 @@ fn an_unknown_cgroup_reaches_only_this_host() {
     assert_eq!((&said["sent"], &said["errors"]), (&json!(3), &json!({})), "silently: {said}");
     assert_eq!(sink.finish().expect("sink")["received"], 0);
     assert_eq!(node.bpf.tables().counters.read_all().expect("read").len(), 2, "not counted");
+}
+
+/// Here the third host is nobody's. Who may talk with such stands on the allow list.
+#[test]
+fn what_is_nobodys_talks_with_those_that_are_not_closed_to_it() {
+    let node = Node::bare();
+    node.join("green", GREEN, MODE_ENFORCE);
+    for host in [node.green(), node.green_peer()] {
+        node.learn(host, GREEN);
+    }
+    let flags = FarEnd::SHARED | FarEnd::CLUSTER | FarEnd::PLAIN;
+    let plain = FarEnd { virtual_cluster: 0, flags };
+    let addresses = both(node.red()).map(|ip| (address(ip), plain));
+    node.bpf.tables().addresses.put(&addresses).expect("write addresses");
+    node.bpf.attach_all().expect("attach");
+    let (green, outsider) =
+        (node.traffic("green", node.green()), node.sandbox.outsider(node.red()));
+    let may = AllowKey { from: GREEN, to: 0 };
+    for (port, ip) in (9000..).zip(both(node.red())) {
+        let there = at(ip, port);
+        node.bpf.tables().allowed.put(&[(may, 1)]).expect("allow");
+        let sink = ready(&outsider, &format!("udp-recv --bind {there}"));
+        let said = run(&green, &format!("udp-send --to {there} --count 10"));
+        assert_eq!(said["errors"], json!({}), "{said}");
+        assert_eq!(sink.finish().expect("sink")["received"], 10);
+
+        node.bpf.tables().allowed.remove(&[may]).expect("disallow");
+        let began = Instant::now();
+        let said = run(&green, &format!("tcp-connect --to {there}"));
+        assert_eq!(said["error"], "EPERM", "{said}");
+        assert!(began.elapsed() < Duration::from_secs(1), "at once");
+    }
+    // Nor does it reach a member.
+    let there = at(node.green().v4, 9002);
+    let sink = ready(&green, &format!("udp-recv --bind {there}"));
+    run(&outsider, &format!("udp-send --to {there} --count 10"));
+    assert_eq!(sink.finish().expect("sink")["received"], 0);
+    let counted = |direction, class, outcome| node.cell("green", direction, class, outcome).0;
+    assert_eq!(counted(Direction::Egress, Class::Shared, Outcome::Passed), 20);
+    assert_eq!(counted(Direction::Ingress, Class::Other, Outcome::Denied), 10);
+    assert_eq!(node.counters("green").connects[0][Class::Other as usize].denied, 2);
+}
+
+/// A hole, shown: on the host's network everybody has the host's addresses, which always pass.
+#[test]
+fn virtual_clusters_on_one_hosts_network_reach_each_other_as_the_host() {
+    let node = Node::bare();
+    node.join("green", GREEN, MODE_ENFORCE);
+    node.join("red", RED, MODE_ENFORCE);
+    let host = FarEnd { virtual_cluster: 0, flags: FarEnd::NODE };
+    let addresses = both(node.red()).map(|ip| (address(ip), host));
+    node.bpf.tables().addresses.put(&addresses).expect("write addresses");
+    node.bpf.attach_all().expect("attach");
+    for ip in both(node.red()) {
+        let there = at(ip, 9000);
+        let server = ready(&node.traffic("red", node.red()), &format!("tcp-serve --bind {there}"));
+        let line = format!("tcp-connect --to {there} --bytes 100000");
+        let said = run(&node.traffic("green", node.red()), &line);
+        assert_eq!((&said["sent"], &said["error"]), (&json!(100_000), &json!(null)), "{said}");
+        assert_eq!(server.finish().expect("server")["bytes"], 100_000);
+    }
+    for (name, direction) in [("green", Direction::Egress), ("red", Direction::Ingress)] {
+        let (_, bytes) = node.cell(name, direction, Class::Node, Outcome::Passed);
+        assert!(bytes >= 200_000, "both are told of it as the host's: {name} {bytes}");
+    }
 }
 
 #[test]

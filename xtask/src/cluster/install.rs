@@ -1,5 +1,6 @@
 //! Bulkhead on a cluster, by its manifests.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::Extent;
 use super::pods::{self, Pod};
 use crate::build_ebpf;
 use crate::command::Cmd;
@@ -19,6 +19,7 @@ use crate::lab::kubernetes::Cluster;
 use crate::lab::libraries;
 use crate::paths;
 use crate::progress;
+use crate::test::faults::Extent;
 
 /// Namespace of our own programs.
 pub(super) const OURS: &str = "bulkhead-system";
@@ -146,15 +147,19 @@ impl<'a> Installed<'a> {
         pods::find(self.cluster, OURS, "app.kubernetes.io/name=bulkhead-agent")
     }
 
-    /// What each agent says of the pods of its node, as lines.
-    pub(super) fn registered(&self) -> Result<Vec<String>> {
+    /// How many pods each agent has registered of each virtual cluster, as it says itself, by node.
+    pub(super) fn registered(&self) -> Result<Vec<BTreeMap<String, usize>>> {
         let said = |agent: Pod| {
-            let status = agent.exec(self.cluster, &["/usr/bin/bulkhead-agent", "status"])?;
-            let lines = status.lines().filter(|line| line.starts_with("pods of "));
-            Ok(lines
-                .map(|line| line.split(',').next().unwrap_or(line))
-                .collect::<Vec<_>>()
-                .join("; "))
+            let status = ["/usr/bin/bulkhead-agent", "status", "--json"];
+            let status: Value = serde_json::from_str(&agent.exec(self.cluster, &status)?)
+                .with_context(|| format!("the status that {agent} tells is no JSON"))?;
+            let all = status["pods"]["registered"].as_array();
+            let all = all.with_context(|| format!("{agent} tells of no pods: {status}"))?;
+            let one = |one: &Value| {
+                let name = one["virtual_cluster"].as_str()?.to_owned();
+                Some((name, usize::try_from(one["pods"].as_u64()?).ok()?))
+            };
+            Ok(all.iter().filter_map(one).collect())
         };
         self.agents()?.into_iter().map(said).collect()
     }

@@ -22,12 +22,14 @@ const LONG_SIMULATION: &str = "4000";
 /// The one of which there are two versions.
 const AGENT: &str = "bulkhead-agent";
 
-/// How much of them.
+/// How much of what takes long: of the fault histories, and of the checks on a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum Extent {
-    /// A dozen kills, some fault points, the quick faults: three minutes.
+    /// A dozen kills, some fault points, the quick faults: three minutes. On a cluster, what every
+    /// run has time for.
     Short,
-    /// At least fifty kills, every fault point, every fault, and sabotages that must turn red.
+    /// At least fifty kills, every fault point, every fault, and sabotages that must turn red. On a
+    /// cluster, every check, with as many pods as it is meant for.
     Full,
 }
 

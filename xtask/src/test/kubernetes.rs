@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::faults::Extent;
 use super::stage::{self, Output};
 use super::summary::{Summary, Tally};
 use super::{FEATURES, nextest_tally};
-use crate::cluster::{self, Extent};
+use crate::cluster;
 use crate::command::Cmd;
 use crate::demo::artifacts::Artifacts;
 use crate::lab::kubernetes;

@@ -11,10 +11,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::CompileError;
 use crate::address::{AddressBlock, to_abi};
+use crate::binding::Unknown;
 use crate::desired::DesiredNetwork;
 use crate::facts::Snapshot;
 use crate::name::VirtualClusterName;
 use crate::observed::NodeFacts;
+use crate::tenant::VirtualCluster;
 
 /// What is said of one block itself.
 #[derive(Clone, Copy, Default)]
@@ -51,7 +53,7 @@ pub(super) fn compile<'a>(
     let lengths = lengths(&blocks);
     let mut network = DesiredNetwork {
         members: members(snapshot),
-        allowed: allowed(snapshot),
+        allowed: allowed(snapshot).chain(allowed_nobodys(snapshot)).collect(),
         ..DesiredNetwork::default()
     };
     for block in blocks.keys() {
@@ -82,9 +84,11 @@ fn node_ports(snapshot: &Snapshot) -> Result<BTreeMap<Address, FarEnd>, CompileE
             FarEnd { virtual_cluster: virtual_cluster.number.get(), flags: FarEnd::CLUSTER };
         for port in &virtual_cluster.node_ports {
             if let Some(first) = owners.insert(*port, name) {
-                let (first, second): (&VirtualClusterName, _) = (first, name.clone());
-                let first = first.clone();
-                return Err(CompileError::SharedNodePort { first, second, port: *port });
+                return Err(CompileError::SharedNodePort {
+                    first: VirtualClusterName::clone(first),
+                    second: name.clone(),
+                    port: *port,
+                });
             }
             entries.insert(port.to_abi(), far_end);
         }
@@ -103,7 +107,7 @@ fn put_local<'a>(blocks: &mut Blocks<'a>, local: &Local<'a>) -> Vec<Contested<'a
     for (address, owner) in &local.addresses {
         let block = AddressBlock::host(*address);
         let said = blocks.get(&block).copied().unwrap_or_default();
-        let is_others = said.owner.is_some_and(|other| other != *owner);
+        let is_others = said.owner.map_or(said.flags & FarEnd::PLAIN != 0, |other| other != *owner);
         if said.flags & FarEnd::NODE != 0 || (is_others && !local.is_newest) {
             continue;
         }
@@ -112,14 +116,24 @@ fn put_local<'a>(blocks: &mut Blocks<'a>, local: &Local<'a>) -> Vec<Contested<'a
         let mut wider = wider.filter_map(|length| blocks.get(&widen(net, *length)?)?.owner);
         match wider.find(|other| other != owner) {
             Some(other) => contested.push(Contested { address: *address, owner, other }),
-            None => blocks.entry(block).or_default().owner = Some(owner),
+            None => {
+                let said = blocks.entry(block).or_default();
+                said.owner = Some(owner);
+                said.flags = without_plain(said.flags);
+            }
         }
     }
     contested
 }
 
+/// What is left of an address's flags when it becomes a virtual cluster's: it was shared for being
+/// nobody's.
+pub(crate) const fn without_plain(flags: u32) -> u32 {
+    if flags & FarEnd::PLAIN == 0 { flags } else { flags & !(FarEnd::PLAIN | FarEnd::SHARED) }
+}
+
 fn members(snapshot: &Snapshot) -> BTreeMap<VirtualClusterName, Member> {
-    let member = |virtual_cluster: &crate::tenant::VirtualCluster| Member {
+    let member = |virtual_cluster: &VirtualCluster| Member {
         virtual_cluster: virtual_cluster.number.get(),
         mode: virtual_cluster.network.mode.to_abi(),
     };
@@ -129,17 +143,24 @@ fn members(snapshot: &Snapshot) -> BTreeMap<VirtualClusterName, Member> {
 
 /// Both directions of every pair of which one names the other; a name that is not known yet
 /// takes effect when it appears.
-fn allowed(snapshot: &Snapshot) -> BTreeSet<AllowKey> {
-    let mut allowed = BTreeSet::new();
-    for one in snapshot.virtual_clusters.values() {
+fn allowed(snapshot: &Snapshot) -> impl Iterator<Item = AllowKey> {
+    let both = |one: &VirtualCluster, other: &VirtualCluster| {
+        let (from, to) = (one.number.get(), other.number.get());
+        [AllowKey { from, to }, AllowKey { from: to, to: from }]
+    };
+    let all = snapshot.virtual_clusters.values();
+    all.flat_map(move |one| {
         let others = one.network.allow.iter();
-        for other in others.filter_map(|name| snapshot.virtual_clusters.get(name)) {
-            let (from, to) = (one.number.get(), other.number.get());
-            allowed.insert(AllowKey { from, to });
-            allowed.insert(AllowKey { from: to, to: from });
-        }
-    }
-    allowed
+        let others = others.filter_map(|name| snapshot.virtual_clusters.get(name));
+        others.flat_map(move |other| both(one, other))
+    })
+}
+
+/// Who may talk with what is of no virtual cluster, where there is such.
+fn allowed_nobodys(snapshot: &Snapshot) -> impl Iterator<Item = AllowKey> {
+    let all = snapshot.virtual_clusters.values().filter(|_| !snapshot.plain.is_empty());
+    let may = all.filter(|one| one.network.unknown == Unknown::Allow);
+    may.map(|one| AllowKey { from: one.number.get(), to: 0 })
 }
 
 /// Every block that anybody names, with what is said of just it.
@@ -160,6 +181,7 @@ fn collect<'a>(snapshot: &'a Snapshot, node: &NodeFacts) -> Result<Blocks<'a>, C
     blocks.entry(AddressBlock::new(IpNet::V4(Ipv4Net::default()))).or_default();
     let flagged = (hosts.map(|block| (block, FarEnd::NODE)))
         .chain(snapshot.shared.iter().map(|block| (*block, FarEnd::SHARED)))
+        .chain(snapshot.plain.iter().map(|block| (*block, FarEnd::SHARED | FarEnd::PLAIN)))
         .chain(snapshot.cluster_ranges.iter().map(|block| (*block, FarEnd::CLUSTER)));
     for (block, flag) in flagged {
         blocks.entry(block).or_default().flags |= flag;

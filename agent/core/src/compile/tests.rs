@@ -1,12 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bulkhead_abi::{AllowKey, Class, FarEnd, classify};
+use bulkhead_abi::{AllowKey, Class, FarEnd, Verdict, classify, counted_as, decide};
 use proptest::prelude::*;
 
 use super::*;
 use crate::address::from_abi;
 use crate::amount::{Amount, BasisPoints, Bytes, NanoCores, Pids};
+use crate::binding::Unknown;
 use crate::control::{Control, ControlValue};
 use crate::desired::{self, DesiredNetwork};
 use crate::facts::{Fact, Snapshot};
@@ -196,6 +197,28 @@ fn the_far_end_is_decided_in_the_documented_order() {
     assert_eq!(class("8.8.8.8"), Class::Outside);
     let as_b = classify(2, look_up(&network, "10.1.0.7".parse().unwrap()));
     assert_eq!(as_b, Class::Shared);
+}
+
+#[test]
+fn who_is_closed_to_what_is_nobodys_is_not_on_the_allow_list() {
+    let mut closed = virtual_cluster("closed", 2, &[]);
+    closed.network.unknown = Unknown::Deny;
+    let mut facts = snapshot(vec![virtual_cluster("open", 1, &[]), closed]);
+    assert!(compiled(facts.clone(), &node()).network.allowed.is_empty(), "there is no such thing");
+    let (dns, plain) = ("10.96.0.10".parse().unwrap(), "10.1.0.9".parse().unwrap());
+    facts.shared = BTreeSet::from([dns, plain]);
+    facts.plain = BTreeSet::from([plain]);
+    let network = compiled(facts, &node()).network;
+    assert_eq!(network.allowed, [AllowKey { from: 1, to: 0 }].into());
+    let class = |me, address: &str| {
+        let far = look_up(&network, address.parse().unwrap());
+        let class = classify(me, far);
+        let allowed = network.allowed.contains(&AllowKey { from: me, to: 0 });
+        (decide(class, allowed) == Verdict::Pass, counted_as(class, far, allowed))
+    };
+    assert_eq!(class(1, "10.1.0.9"), (true, Class::Shared));
+    assert_eq!(class(2, "10.1.0.9"), (false, Class::Other));
+    assert_eq!(class(2, "10.96.0.10"), (true, Class::Shared));
 }
 
 #[test]

@@ -76,12 +76,13 @@ fn snapshot(generation: u64) -> impl Strategy<Value = Snapshot> {
     let nodes =
         proptest::collection::btree_set((0..9_u8).prop_map(|n| [192, 0, 2, n].into()), 0..5);
     let clusters = proptest::collection::vec(cluster(), 0..6);
-    let lists = (blocks(), blocks(), nodes, ports());
+    let lists = (blocks(), blocks(), nodes, ports(), blocks());
     (clusters, lists, bindings(), policy(), proptest::bool::ANY, pods()).prop_map(
         move |(clusters, lists, bindings, policy, names_pods, pods)| Snapshot {
             generation,
             virtual_clusters: clusters.into_iter().map(|it| (it.name.clone(), it)).collect(),
             shared: lists.0,
+            plain: lists.4,
             cluster_ranges: lists.1,
             node_addresses: lists.2,
             unclear_node_ports: lists.3,

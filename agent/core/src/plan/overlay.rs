@@ -9,7 +9,7 @@ use bulkhead_abi::{Address, AllowKey, FarEnd, MODE_ENFORCE, Member, Verdict, cla
 
 use super::{PROGRAMS, tables};
 use crate::address::{from_abi, to_abi};
-use crate::compile::register;
+use crate::compile::{register, without_plain};
 use crate::desired::{Desired, DesiredNetwork, Overlay, look_up};
 use crate::facts::Snapshot;
 use crate::inventory::{Pod, PodPath};
@@ -185,7 +185,7 @@ pub fn admit(
 fn own(network: &DesiredNetwork, address: Address, number: u32) -> Option<FarEnd> {
     let exact = network.addresses.get(&address);
     let wider = look_up(&BTreeMap::new(), &network.prefixes, from_abi(address));
-    let flags = exact.or(wider.as_ref()).map_or(0, |far| far.flags);
+    let flags = exact.or(wider.as_ref()).map_or(0, |far| without_plain(far.flags));
     let is_others = wider.is_some_and(|far| ![0, number].contains(&far.virtual_cluster));
     (flags & FarEnd::NODE == 0 && !is_others).then_some(FarEnd { virtual_cluster: number, flags })
 }

@@ -12,6 +12,9 @@ use crate::name::{CgroupId, VirtualClusterNumber};
 pub struct Baselines {
     /// By cgroup.
     pub by_cgroup: BTreeMap<CgroupId, Baseline>,
+    /// Pods that ran already, whose network counters began at zero when they became their virtual
+    /// cluster's. Not kept over a restart: another agent cannot know what was booked since.
+    pub new_counters: BTreeSet<CgroupId>,
 }
 
 /// Where counting began for one pod.
@@ -73,8 +76,14 @@ impl Baselines {
         }
     }
 
+    /// Network counters of a pod begin, at zero: all that they will hold is its virtual cluster's.
+    pub fn counters_begin(&mut self, cgroup: CgroupId) {
+        self.new_counters.insert(cgroup);
+    }
+
     /// Forgets cgroups that are gone.
     pub fn retain(&mut self, alive: &BTreeSet<CgroupId>) {
+        self.new_counters.retain(|cgroup| alive.contains(cgroup));
         self.by_cgroup.retain(|cgroup, _| alive.contains(cgroup));
     }
 }

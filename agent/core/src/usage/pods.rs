@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 
+use bulkhead_abi::Counters;
+
 use super::account::{cgroup_values, integrated, network_values, record};
 use super::baseline::Baseline;
 use super::{Books, Epoch, UsageRecord, Window};
 use crate::name::{CgroupId, VirtualClusterName, VirtualClusterNumber};
-use crate::sample::{PodSample, Sample};
+use crate::sample::{CgroupCounters, Sample};
 
 /// Whose a pod is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,7 +35,8 @@ pub struct PodAccounting<'a> {
 }
 
 /// Turns what was counted for pods into records. A pod that is seen for the first time, or that is
-/// another's now, is counted from now on; unless [`Baselines::begin`](super::Baselines::begin) has it from its first.
+/// another's now, is counted from now on, its network from when its counters began; unless
+/// [`Baselines::begin`](super::Baselines::begin) has it from its first.
 pub fn account_pods(
     sample: &Sample,
     accounting: PodAccounting<'_>,
@@ -48,10 +51,13 @@ pub fn account_pods(
         let Some(owner) = accounting.owners.get(cgroup) else {
             continue;
         };
+        let is_new = baselines.new_counters.remove(cgroup);
         let known = baselines.by_cgroup.get(cgroup);
         if known.is_none_or(|known| known.number != owner.number) {
             integrals.forget(*cgroup);
-            baselines.by_cgroup.insert(*cgroup, baseline(sample, seen, owner.number));
+            let network = seen.network.as_deref().filter(|_| !is_new);
+            let baseline = baseline(sample, &seen.cgroup_counters, network, owner.number);
+            baselines.by_cgroup.insert(*cgroup, baseline);
         }
         let Some(baseline) = baselines.by_cgroup.get(cgroup) else {
             continue;
@@ -74,21 +80,24 @@ pub fn account_pods(
     records
 }
 
-/// What a pod's counters hold now.
-fn baseline(sample: &Sample, seen: &PodSample, number: VirtualClusterNumber) -> Baseline {
-    let mut values = cgroup_values(&seen.cgroup_counters);
-    values.extend(seen.network.iter().flat_map(|counters| network_values(counters)));
+/// What a pod's counters hold now, as far as it is not its virtual cluster's.
+fn baseline(
+    sample: &Sample,
+    cgroup: &CgroupCounters,
+    network: Option<&Counters>,
+    number: VirtualClusterNumber,
+) -> Baseline {
+    let mut values = cgroup_values(cgroup);
+    values.extend(network.into_iter().flat_map(network_values));
     let (epoch, network_epoch) = (Epoch(sample.at.0), Epoch(sample.network_epoch.0));
     Baseline { number, epoch, network_epoch, values }
 }
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_abi::Counters;
-
     use super::*;
     use crate::meter::{Meter, NetworkUnit};
-    use crate::sample::{CgroupCounters, CpuCounters, ForeignCounters, MemoryCounters, UnixNanos};
+    use crate::sample::{CpuCounters, ForeignCounters, MemoryCounters, PodSample, UnixNanos};
 
     const SECOND: u64 = 1_000_000_000;
     const POD: CgroupId = CgroupId(9);
@@ -143,6 +152,21 @@ mod tests {
         let value = |record: &UsageRecord| record.values.get(&meter).copied();
         let of = records.iter().filter_map(|record| Some((record, value(record)?)));
         of.map(|(record, value)| (record.virtual_cluster.as_str(), record.epoch.0, value)).collect()
+    }
+
+    /// What was sent between its registration and the first sample.
+    #[test]
+    fn a_pod_that_ran_already_owes_for_every_packet_since_its_counters_began() {
+        let mut books = Rig::default();
+        books.0.baselines.counters_begin(POD);
+        let first = books.pass(&sample(5 * SECOND, 1_000, 300), Some(("a", 1)));
+        assert_eq!(of(&first, own_bytes()), [("a", 5 * SECOND, 300)]);
+        assert_eq!(of(&first, Meter::CPU_USAGE), [("a", 5 * SECOND, 0)]);
+        let second = books.pass(&sample(6 * SECOND, 1_700, 350), Some(("a", 1)));
+        assert_eq!(of(&second, own_bytes()), [("a", 5 * SECOND, 350)]);
+        // It becomes another's, with the same counters.
+        let other = books.pass(&sample(7 * SECOND, 1_700, 360), Some(("b", 2)));
+        assert_eq!(of(&other, own_bytes()), [("b", 7 * SECOND, 0)]);
     }
 
     #[test]

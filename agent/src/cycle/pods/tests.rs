@@ -1,5 +1,7 @@
 use std::num::NonZeroU64;
 
+use bulkhead_abi::Counters;
+use bulkhead_core::meter::NetworkUnit;
 use bulkhead_core::sample::CpuCounters;
 use bulkhead_core::{
     Binding, Bindings, Books, CgroupCounters, Guarantee, Labels, Limit, Meter, NamedPod,
@@ -112,13 +114,24 @@ impl Rig {
         members.map(|(id, member)| (id.0, member.virtual_cluster)).collect()
     }
 
-    /// CPU time in the journal: whose, of which cgroup, since when, and how much at most.
+    fn passed(&mut self, uid: &str, bytes: u64) {
+        let mut counters = Counters::default();
+        counters.cells[0][0][0].bytes = bytes;
+        self.cycle.kernel.passed.insert(id(uid), Box::new(counters));
+    }
+
+    /// CPU time in the journal.
     fn booked(&mut self) -> Vec<(String, u64, u64, u64)> {
+        self.booked_of(Meter::CPU_USAGE)
+    }
+
+    /// What is in the journal: whose, of which cgroup, since when, and how much at most.
+    fn booked_of(&mut self, meter: Meter) -> Vec<(String, u64, u64, u64)> {
         let chunk = self.cycle.journal().reader().read_after(Sequence(0), 1 << 20).unwrap();
         let mut booked = BTreeMap::new();
         for record in chunk.batches.iter().flat_map(|batch| &batch.records) {
             let mut values = record.values.iter();
-            let usage = values.find(|value| value.meter == Meter::CPU_USAGE.code());
+            let usage = values.find(|value| value.meter == meter.code());
             let Some(usage) = usage else { continue };
             let key = (record.virtual_cluster.clone(), record.cgroup_id, record.epoch);
             let most: &mut u64 = booked.entry(key).or_default();
@@ -232,6 +245,24 @@ fn what_a_pod_used_before_it_was_anybodys_is_nobodys() {
     rig.used("7", 1_030);
     rig.turn();
     assert_eq!(rig.booked(), [("a".to_owned(), 7, since, 30)]);
+}
+
+#[test]
+fn packets_of_a_pod_that_ran_already_are_counted_from_its_registration() {
+    let mut rig = Rig::new(&["7"]);
+    rig.pods(vec![pod("7", "a")]);
+    rig.tell(1, NetworkMode::Observe, Unknown::Allow);
+    rig.turn();
+    assert_eq!(rig.members(), [(7, 1)]);
+    // Less than the time between two turns passes.
+    rig.passed("7", 300);
+    rig.turn();
+    rig.passed("7", 350);
+    rig.turn();
+    let bytes = Meter::network(0, 0, 0, NetworkUnit::Bytes).unwrap();
+    let booked = rig.booked_of(bytes);
+    let [(name, cgroup, _, most)] = &booked[..] else { panic!("one series: {booked:?}") };
+    assert_eq!((name.as_str(), *cgroup, *most), ("a", 7, 350));
 }
 
 #[test]

@@ -94,7 +94,6 @@ pub(super) fn definition(
             guarantee: guarantee?,
             limit: limit?,
             network: network?,
-            unknown: convert::unknown(spec.unknown.unwrap_or_default()),
             class,
             source: document.source.clone(),
             age: Age::of(object),

@@ -256,17 +256,11 @@ fn boundary_weak(known: &Known<'_>) -> Verdict {
             ),
         ));
     }
-    if known.definition.is_some_and(|it| it.unknown == Unknown::Deny) {
-        let message = "spec.network.unknown Deny is not enforced yet: traffic with pods and Services \
-                       of no virtual cluster passes; put these into a virtual cluster of their own \
-                       to keep them out";
-        weak.push(("UnknownAllowed", message.to_owned()));
-    }
     if !known.warnings.is_empty() {
         weak.push(("NamespaceLeftOut", listed(known.warnings.iter().cloned())));
     }
     let Some((reason, _)) = weak.first() else {
-        let message = match known.definition.map(|it| it.unknown) {
+        let message = match known.definition.map(|it| it.network.unknown) {
             Some(Unknown::Allow) => {
                 "nothing is known that makes it weaker than its mode; traffic with pods of no \
                  virtual cluster is allowed (spec.network.unknown)"

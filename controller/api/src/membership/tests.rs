@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_core::{Guarantee, Labels, Limit, NetworkPolicy, Unknown};
+use bulkhead_core::{Guarantee, Labels, Limit, NetworkPolicy};
 use proptest::prelude::*;
 
 use super::presets::*;
@@ -24,7 +24,6 @@ fn definition(name: &str, created: i64, members: &str) -> Definition {
         guarantee: Guarantee::default(),
         limit: Limit::default(),
         network: NetworkPolicy::default(),
-        unknown: Unknown::Allow,
         class: None,
         source: String::new(),
         age: Age { created, uid: format!("uid-of-{name}") },

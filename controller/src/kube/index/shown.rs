@@ -42,7 +42,7 @@ impl Index {
         let owned = self.pods.get(key).filter(|owned| owned.pod.uid == *uid);
         let shown = owned.map(|Owned { pod, owner, .. }| cluster::Pod {
             node: pod.node.as_deref().unwrap_or_default().to_owned(),
-            owner: owner.as_deref().map_or(cluster::Owner::Shared, |owner| {
+            owner: owner.as_deref().map_or(cluster::Owner::Plain, |owner| {
                 cluster::Owner::VirtualCluster(owner.clone())
             }),
             addresses: pod.addresses.iter().copied().collect(),
@@ -69,7 +69,7 @@ impl Index {
                 owner: match self.services.whose(key, &self.rules.bindings) {
                     _ if self.is_shared(key) => cluster::Owner::Shared,
                     Whose::Of(name) => cluster::Owner::VirtualCluster((*name).clone()),
-                    Whose::Plain => cluster::Owner::Shared,
+                    Whose::Plain => cluster::Owner::Plain,
                     Whose::Unclear => cluster::Owner::Nobody,
                 },
                 addresses: service.cluster.iter().chain(external).copied().collect(),

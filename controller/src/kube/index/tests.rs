@@ -1,5 +1,7 @@
 //! Objects in, who has which address out: no client, no clock.
 
+mod services;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -187,7 +189,7 @@ fn a_pod_is_whose_its_namespace_and_labels_are() {
     applied(&mut index, &mut told, events);
     assert_eq!(told.pod("both-1").owner, of("a"));
     assert_eq!(told.pod("both-2").owner, of("b"));
-    assert_eq!(told.pod("plain-3").owner, Owner::Shared);
+    assert_eq!(told.pod("plain-3").owner, Owner::Plain);
     let counts = index.counts(&"b".parse().unwrap());
     assert_eq!((counts.pods, counts.nodes), (1, 1));
 }
@@ -228,120 +230,6 @@ fn a_pod_of_the_same_name_is_another_pod() {
     applied(&mut index, &mut told, [put(again)]);
     assert!(!told.0.pods.contains_key("a-db-0"));
     assert_eq!(told.pod("younger").addresses, BTreeSet::from([ip("10.1.0.9")]));
-}
-
-#[test]
-fn a_service_is_its_backends_whichever_comes_first() {
-    let (mut index, mut told) = listed();
-    let of_service = Event::Service(Change::Applied(service("both", "db", "10.96.0.7")));
-    applied(&mut index, &mut told, [of_service]);
-    assert_eq!(*told.owner_of("both/db"), Owner::Nobody, "it may select pods of either");
-    let endpoints = slice("both", "db", &[("10.1.0.1", Some("1"))]);
-    applied(&mut index, &mut told, [Event::Slice(Change::Applied(endpoints))]);
-    assert_eq!(*told.owner_of("both/db"), Owner::Nobody, "its pod is not known yet");
-    let of_a = Pod { labels: Arc::new(labels(&[("tier", "a")])), ..pod("both", "1", "10.1.0.1") };
-    applied(&mut index, &mut told, [put(of_a)]);
-    assert_eq!(*told.owner_of("both/db"), of("a"));
-    applied(&mut index, &mut told, [put(pod("both", "1", "10.1.0.1"))]);
-    assert_eq!(*told.owner_of("both/db"), of("b"), "the pod is b's without its label");
-    applied(&mut index, &mut told, [gone("both", "1")]);
-    assert_eq!(*told.owner_of("both/db"), Owner::Nobody);
-}
-
-#[test]
-fn a_service_without_backends_is_whose_all_that_it_selects_is() {
-    let (mut index, mut told) = listed();
-    let chosen = Service {
-        selector: Some(labels(&[("tier", "a")])),
-        ..service("both", "chosen", "10.96.0.2")
-    };
-    let other = Service {
-        selector: Some(labels(&[("tier", "x")])),
-        ..service("both", "other", "10.96.0.3")
-    };
-    let services = [
-        service("a", "all", "10.96.0.1"),
-        chosen,
-        other,
-        service("both", "any", "10.96.0.4"),
-        service("plain", "any", "10.96.0.5"),
-    ];
-    let events = services.map(|it| Event::Service(Change::Applied(it)));
-    applied(&mut index, &mut told, events);
-    assert_eq!(*told.owner_of("a/all"), of("a"));
-    assert_eq!(*told.owner_of("both/chosen"), of("a"));
-    assert_eq!(*told.owner_of("both/other"), of("b"));
-    assert_eq!(*told.owner_of("both/any"), Owner::Nobody);
-    assert_eq!(*told.owner_of("plain/any"), Owner::Shared);
-}
-
-/// An endpoint that names one's own pod and carries another's address is that other's.
-#[test]
-fn endpoints_that_lie_about_their_pod_win_nothing() {
-    let (mut index, mut told) = listed();
-    let lie = slice("b", "trap", &[("10.1.0.1", Some("own"))]);
-    let events = [
-        put(pod("a", "1", "10.1.0.1")),
-        put(pod("b", "own", "10.1.0.2")),
-        Event::Service(Change::Applied(service("b", "trap", "10.96.0.9"))),
-        Event::Slice(Change::Applied(lie)),
-    ];
-    applied(&mut index, &mut told, events);
-    assert_eq!(*told.owner_of("b/trap"), of("a"));
-    let both = slice("b", "trap", &[("10.1.0.1", Some("own")), ("10.1.0.2", Some("own"))]);
-    applied(&mut index, &mut told, [Event::Slice(Change::Applied(both))]);
-    assert_eq!(*told.owner_of("b/trap"), Owner::Nobody, "several have it, so nobody has");
-    assert_eq!(index.mixed().count(), 1);
-}
-
-#[test]
-fn an_external_address_takes_nothing_from_the_cluster() {
-    let (mut index, mut told) = listed();
-    let greedy = Service {
-        external: ["10.1.0.1", "10.96.0.1", "203.0.113.5"].map(ip).to_vec(),
-        ..service("b", "greedy", "10.96.0.9")
-    };
-    let events = [
-        Event::Service(Change::Applied(greedy)),
-        put(pod("a", "1", "10.1.0.1")),
-        Event::Service(Change::Applied(service("a", "dns", "10.96.0.1"))),
-    ];
-    applied(&mut index, &mut told, events);
-    let greedy = told.0.services["b/greedy"].clone().unwrap();
-    assert_eq!(greedy.addresses, BTreeSet::from(["10.96.0.9", "203.0.113.5"].map(ip)));
-    assert_eq!(greedy.owner, of("b"));
-}
-
-/// As the cluster address of the same Service.
-#[test]
-fn node_ports_are_whose_the_backends_are() {
-    let (mut index, mut told) = listed();
-    let port = |port| NodePort::new(Protocol::Tcp, port).unwrap();
-    let with = |namespace, name, address, number| Service {
-        node_ports: BTreeSet::from([port(number)]),
-        ..service(namespace, name, address)
-    };
-    let events = [
-        put(pod("a", "1", "10.1.0.1")),
-        put(pod("b", "2", "10.1.0.2")),
-        Event::Service(Change::Applied(with("b", "trap", "10.96.0.9", 30_001))),
-        Event::Slice(Change::Applied(slice("b", "trap", &[("10.1.0.1", Some("2"))]))),
-        Event::Service(Change::Applied(with("plain", "web", "10.96.0.8", 30_002))),
-    ];
-    applied(&mut index, &mut told, events);
-    let shown = |told: &Told, name: &str| {
-        let service = told.0.services[name].clone().unwrap();
-        (service.owner, service.node_ports)
-    };
-    assert_eq!(shown(&told, "b/trap"), (of("a"), BTreeSet::from([port(30_001)])));
-    assert_eq!(shown(&told, "plain/web"), (Owner::Shared, BTreeSet::from([port(30_002)])));
-    // Somebody writes another's pod among the endpoints of his own.
-    let both = slice("b", "trap", &[("10.1.0.1", None), ("10.1.0.2", None)]);
-    applied(&mut index, &mut told, [Event::Slice(Change::Applied(both))]);
-    assert_eq!(shown(&told, "b/trap"), (Owner::Nobody, BTreeSet::from([port(30_001)])));
-    let moved = Event::Service(Change::Applied(with("b", "trap", "10.96.0.9", 30_007)));
-    applied(&mut index, &mut told, [moved]);
-    assert_eq!(shown(&told, "b/trap").1, BTreeSet::from([port(30_007)]));
 }
 
 #[test]

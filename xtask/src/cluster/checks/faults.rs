@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cluster::Extent;
 use crate::cluster::install::{Installed, OURS, TEAMS};
 use crate::cluster::pods::places;
 use crate::cluster::probes::Probes;
+use crate::test::faults::Extent;
 
 /// How long something may take to be as it should again.
 pub(super) const WAIT: Duration = Duration::from_mins(3);

@@ -19,13 +19,17 @@ pub(crate) fn is_installed(on: &Installed<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Pods that ran before Bulkhead did are members, as many as there are, and no plain one is.
+/// Pods that ran before Bulkhead did are members: the controller counts them, and the agents have
+/// registered each on its node.
 pub(crate) fn every_pod_is_registered(on: &Installed<'_>) -> Result<()> {
     for team in TEAMS {
         let pods = on.web(team)?.len() + on.quiet(team)?.len();
         on.cluster.wait("the pods of a virtual cluster to be counted", WAIT, || {
             let counted = on.field(&["virtualcluster", team], "{.status.pods}")?;
             ensure!(counted == pods.to_string(), "{team} has {pods} pods, told are {counted:?}");
+            let registered = on.registered()?;
+            let known: usize = registered.iter().filter_map(|node| node.get(team)).sum();
+            ensure!(known == pods, "{team} has {pods} pods, registered are {registered:?}");
             Ok(true)
         })?;
     }

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cluster::Extent;
 use crate::cluster::install::{Installed, TEAMS};
 use crate::cluster::pods::{self, Pod, places};
+use crate::test::faults::Extent;
 
 /// Pods of team-b that wear everything that could make them somebody else's.
 const FORGED: &str = "\
