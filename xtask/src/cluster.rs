@@ -107,6 +107,11 @@ const CHECKS: &[Check] = &[
     ("other-traffic-is-refused", checks::enforce::other_traffic_is_refused, Short),
     ("nothing-arrives", checks::enforce::nothing_arrives, Short),
     ("plain-pods-are-untouched", checks::enforce::plain_pods_are_untouched, Short),
+    (
+        "who-is-closed-to-plain-pods-reaches-none",
+        checks::enforce::who_is_closed_to_plain_pods_reaches_none,
+        Short,
+    ),
     ("probes-stay-up", checks::enforce::probes_stay_up, Short),
     ("forged-labels-change-nothing", checks::identity::forged_labels_change_nothing, Short),
     ("host-network-pods-are-refused", checks::identity::host_network_pods_are_refused, Short),

@@ -114,14 +114,13 @@ fn put_local<'a>(blocks: &mut Blocks<'a>, local: &Local<'a>) -> Vec<Contested<'a
         let net = block.net();
         let wider = lengths[family(net)].range(..net.prefix_len());
         let mut wider = wider.filter_map(|length| blocks.get(&widen(net, *length)?)?.owner);
-        match wider.find(|other| other != owner) {
-            Some(other) => contested.push(Contested { address: *address, owner, other }),
-            None => {
-                let said = blocks.entry(block).or_default();
-                said.owner = Some(owner);
-                said.flags = without_plain(said.flags);
-            }
+        if let Some(other) = wider.find(|other| other != owner) {
+            contested.push(Contested { address: *address, owner, other });
+            continue;
         }
+        let said = blocks.entry(block).or_default();
+        said.owner = Some(owner);
+        said.flags = without_plain(said.flags);
     }
     contested
 }

@@ -1,6 +1,6 @@
 use std::num::NonZeroU64;
 
-use bulkhead_abi::Counters;
+use bulkhead_abi::{Counters, FarEnd};
 use bulkhead_core::meter::NetworkUnit;
 use bulkhead_core::sample::CpuCounters;
 use bulkhead_core::{
@@ -245,6 +245,30 @@ fn what_a_pod_used_before_it_was_anybodys_is_nobodys() {
     rig.used("7", 1_030);
     rig.turn();
     assert_eq!(rig.booked(), [("a".to_owned(), 7, since, 30)]);
+}
+
+/// The controller still has it with the pod of nobody that had it before.
+#[test]
+fn an_address_that_was_nobodys_is_shared_no_more_when_a_member_gets_it() {
+    let mut rig = Rig::new(&["7"]);
+    let address: std::net::IpAddr = "10.1.0.9".parse().unwrap();
+    let plain = BTreeSet::from([bulkhead_core::AddressBlock::host(address)]);
+    let told = Rig::snapshot(1, NetworkMode::Enforce, Unknown::Allow);
+    rig.cycle.learn(Snapshot { shared: plain.clone(), plain, ..told }.into());
+    rig.pods(vec![]);
+    rig.turn();
+    let key = bulkhead_abi::Address::from_v4([10, 1, 0, 9]);
+    let far = |rig: &Rig| rig.cycle.kernel.observed.network.addresses.get(&key).copied();
+    let flags = FarEnd::SHARED | FarEnd::PLAIN;
+    assert_eq!(far(&rig), Some(FarEnd { virtual_cluster: 0, flags }));
+    rig.admit(Pod { addresses: BTreeSet::from([address]), ..pod("7", "a") });
+    assert_eq!(far(&rig), Some(FarEnd { virtual_cluster: 1, flags: 0 }), "at once");
+    rig.turn();
+    assert_eq!(far(&rig), Some(FarEnd { virtual_cluster: 1, flags: 0 }), "and it stays so");
+    // Without a runtime that tells, the controller's word is the newer.
+    rig.cycle.learn(Fact::Pods(PodFact::RuntimeAway));
+    rig.turn();
+    assert_eq!(far(&rig), Some(FarEnd { virtual_cluster: 0, flags }));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 
+use super::faults::WAIT;
 use crate::cluster::install::{Installed, PLAIN, TEAMS};
 use crate::cluster::pods::{Answer, places};
 
@@ -89,6 +90,35 @@ pub(crate) fn plain_pods_are_untouched(on: &Installed<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Who is closed to pods of no virtual cluster neither reaches them nor is reached, until it is open
+/// again; its own traffic goes on.
+pub(crate) fn who_is_closed_to_plain_pods_reaches_none(on: &Installed<'_>) -> Result<()> {
+    let (plain, own) = (on.web(PLAIN)?, on.web(TEAMS[0])?);
+    let say = |unknown: &str| {
+        let patch = format!("{{\"spec\": {{\"network\": {{\"unknown\": {unknown}}}}}}}");
+        on.cluster.kubectl(&["patch", "virtualcluster", TEAMS[0], "--type=merge", "-p", &patch])
+    };
+    say("\"Deny\"")?;
+    let closed = || {
+        own.iter().try_for_each(|from| from.is_refused(on.cluster, &places(&plain)))?;
+        Ok(true)
+    };
+    on.cluster.wait("a virtual cluster to be closed to plain pods", WAIT, closed)?;
+    for from in &plain {
+        let answers = from.ask(on.cluster, &places(&own))?;
+        let none = answers.iter().all(|answer| !matches!(answer, Answer::Page(_)));
+        ensure!(none, "{from} reached {}: {answers:?}", TEAMS[0]);
+    }
+    for from in &own {
+        from.reaches(on.cluster, &places(&own))?;
+    }
+    for from in on.web(TEAMS[1])? {
+        from.reaches(on.cluster, &places(&plain))?;
+    }
+    say("null")?;
+    plain_pods_are_untouched(on)
 }
 
 /// The kubelet's probes go on, and so do names and the API server.
