@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use bulkhead_core::judge::mended;
 use bulkhead_core::{
     Accounting, Attempt, Books, CgroupId, Degradation, Desired, Fact, Failure, Index, NodeFacts,
-    Observed, Plan, Sample, State, Step, UsageRecord, VirtualClusterName, VirtualClusterNumber,
-    account, compile, judge, plan,
+    Observed, OnStale, Plan, Sample, State, Step, UsageRecord, VirtualClusterName,
+    VirtualClusterNumber, account, compile, judge, plan,
 };
 
 use crate::checkpoint;
@@ -207,6 +207,7 @@ impl<K: Kernel> Cycle<K> {
         if let Some(Attempt::Refused(reason)) = &self.attempt {
             reasons.push(reason.clone());
         }
+        reasons.extend(self.stale());
         Report {
             applied_generation: self.reached.as_ref().map_or(0, |reached| reached.generation),
             states: self.with_pending(states),
@@ -214,6 +215,22 @@ impl<K: Kernel> Cycle<K> {
             reasons,
             pods: self.pods_report(),
         }
+    }
+
+    /// What it means that the controller is away.
+    fn stale(&self) -> Option<Degradation> {
+        let snapshot = self.index.snapshot().filter(|_| self.index.is_stale())?;
+        let message = match snapshot.policy.on_stale {
+            OnStale::AllowCounted => {
+                "it is away: addresses inside the cluster that it never told of pass, and are \
+                 counted as would-deny (BulkheadConfig, onStale)"
+            }
+            OnStale::Deny => {
+                "it is away: addresses inside the cluster that it never told of are refused \
+                 (BulkheadConfig, onStale)"
+            }
+        };
+        Some(Degradation { subject: "controller".to_owned(), message: message.to_owned() })
     }
 
     /// Virtual clusters that were told of but are in no wish yet.
@@ -348,9 +365,7 @@ impl<K: Kernel> Cycle<K> {
             faults::pass(Point::StepDone);
             let Err(error) = applied else {
                 self.registered.done(step);
-                if let Step::CreatePodCounters { pod, .. } = step {
-                    self.books.baselines.counters_begin(pod.id);
-                }
+                self.book_lives_of_counters(step);
                 continue;
             };
             if matches!(step, Step::EndConnections { .. } | Step::EndPodConnections { .. })
@@ -368,6 +383,18 @@ impl<K: Kernel> Cycle<K> {
             }
         }
         failures
+    }
+
+    /// Where counting of a pod begins and ends with its counters.
+    pub(super) fn book_lives_of_counters(&mut self, step: &Step) {
+        match step {
+            Step::CreatePodCounters { pod, .. } => self.books.baselines.counters_begin(pod.id),
+            Step::DeleteCounters(cgroup) => {
+                self.books.baselines.counters_end(*cgroup);
+                self.books.integrals.forget(*cgroup);
+            }
+            _ => {}
+        }
     }
 
     fn trouble(&mut self, what: &'static str, error: Option<KernelError>) {

@@ -3,7 +3,7 @@
 use aya_ebpf::{btf_maps::lpm_trie::Key, cty::c_int};
 use bulkhead_abi::{
     Address, AllowKey, Class, Counters, FarEnd, MODE_OBSERVE, MODE_OFF, Member, Outcome, Placement,
-    Verdict, classify, counted_as, decide,
+    Verdict, classify, counted_as, decide, mode_for,
 };
 
 use crate::{
@@ -136,7 +136,8 @@ fn by_class(member: Member, class: Class, known: Option<FarEnd>) -> Judgement {
         }
         _ => false,
     };
-    apply_mode(member.mode, counted_as(class, known, allowed), decide(class, allowed))
+    let mode = mode_for(class, known, member.mode);
+    apply_mode(mode, counted_as(class, known, allowed), decide(class, allowed))
 }
 
 #[inline(always)]

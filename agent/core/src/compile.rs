@@ -4,8 +4,11 @@ mod controls;
 mod network;
 mod overlay;
 
+use bulkhead_abi::FarEnd;
+
 use crate::address::AddressBlock;
-use crate::desired::Desired;
+use crate::binding::OnStale;
+use crate::desired::{Desired, DesiredNetwork};
 use crate::facts::Index;
 use crate::name::VirtualClusterName;
 use crate::node_port::NodePort;
@@ -54,7 +57,9 @@ pub fn compile(index: &Index, node: &NodeFacts) -> Result<Option<Desired>, Compi
         return Ok(None);
     };
     if node.placement == Placement::Overlay {
-        return overlay::compile(snapshot, index.inventory(), node).map(Some);
+        let mut desired = overlay::compile(snapshot, index.inventory(), node)?;
+        while_stale(index, &mut desired.network);
+        return Ok(Some(desired));
     }
     let mut desired = Desired {
         generation: snapshot.generation,
@@ -68,7 +73,20 @@ pub fn compile(index: &Index, node: &NodeFacts) -> Result<Option<Desired>, Compi
             desired.degraded.insert(name.clone(), degraded);
         }
     }
+    while_stale(index, &mut desired.network);
     Ok(Some(desired))
+}
+
+/// While the controller is away, nobody can tell of peers that come: what it never told of passes,
+/// and is counted, unless the operator wants it refused.
+fn while_stale(index: &Index, network: &mut DesiredNetwork) {
+    let policy = index.snapshot().map(|snapshot| snapshot.policy.on_stale);
+    if !index.is_stale() || policy != Some(OnStale::AllowCounted) {
+        return;
+    }
+    for far in network.prefixes.values_mut().filter(|far| far.flags & FarEnd::CLUSTER != 0) {
+        far.flags |= FarEnd::STALE;
+    }
 }
 
 #[cfg(test)]

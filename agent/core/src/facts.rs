@@ -18,6 +18,8 @@ pub enum Fact {
     Snapshot(Arc<Snapshot>),
     /// Something about the pods of this node.
     Pods(PodFact),
+    /// Whether the controller is away for so long that what it said last may be out of date.
+    Stale(bool),
 }
 
 impl From<Snapshot> for Fact {
@@ -61,6 +63,7 @@ pub struct Snapshot {
 pub struct Index {
     snapshot: Option<Arc<Snapshot>>,
     inventory: Inventory,
+    is_stale: bool,
 }
 
 /// Why a fact was not taken; the index is as before.
@@ -99,6 +102,7 @@ impl Index {
                 self.snapshot = Some(snapshot);
             }
             Fact::Pods(fact) => self.inventory.apply(fact),
+            Fact::Stale(is_stale) => self.is_stale = is_stale,
         }
         Ok(())
     }
@@ -116,6 +120,11 @@ impl Index {
     /// The pods of this node.
     pub const fn inventory(&self) -> &Inventory {
         &self.inventory
+    }
+
+    /// Whether what the controller said last may be out of date.
+    pub const fn is_stale(&self) -> bool {
+        self.is_stale
     }
 
     /// Its generation; 0: nothing was told yet.

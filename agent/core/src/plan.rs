@@ -231,10 +231,14 @@ fn tables(
     capacities: Capacities,
     steps: &mut Vec<Step>,
 ) {
-    let disallow: Vec<_> = observed.allowed.difference(&desired.allowed).copied().collect();
+    let disallow = observed.allowed.difference(&desired.allowed).copied();
+    // What is nobody's stays what it is while it is marked as such: where nothing is any more, the
+    // marks go first.
+    let is_marked = |far: &FarEnd| far.flags & FarEnd::PLAIN != 0;
+    let marks_go = !desired.addresses.values().chain(desired.prefixes.values()).any(is_marked);
+    let (last, disallow): (Vec<_>, Vec<_>) = disallow.partition(|pair| pair.to == 0 && marks_go);
     push(steps, Step::Disallow, disallow);
     let allow = desired.allowed.difference(&observed.allowed).copied();
-    // What is nobody's stays what it is while it is marked as such.
     let (of_nobody, allow): (Vec<_>, Vec<_>) = allow.partition(|pair| pair.to == 0);
     push(steps, Step::Allow, of_nobody);
     let prefixes = Difference::between(&observed.prefixes, &desired.prefixes);
@@ -253,6 +257,7 @@ fn tables(
         add(added, steps);
     }
     push(steps, Step::Allow, allow);
+    push(steps, Step::Disallow, last);
 }
 
 type Entries<K> = Vec<(K, FarEnd)>;

@@ -268,6 +268,7 @@ fn entry(key: impl fmt::Display, far: FarEnd) -> String {
         (FarEnd::SHARED, "shared"),
         (FarEnd::CLUSTER, "cluster"),
         (FarEnd::PLAIN, "plain"),
+        (FarEnd::STALE, "stale"),
     ];
     let mut text = format!("{key} =");
     if far.virtual_cluster != 0 {

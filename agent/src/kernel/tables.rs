@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use bulkhead_abi::{AllowKey, FarEnd, Prefix, Verdict, classify, decide};
+use bulkhead_abi::{AllowKey, FarEnd, Prefix, Verdict, classify, decide, mode_for};
 use bulkhead_core::address::to_abi;
 use bulkhead_core::sample::ForeignCounters;
 use bulkhead_core::{CgroupId, ObservedNetwork, Step, UnixNanos, VirtualClusterName};
@@ -141,7 +141,9 @@ pub(super) fn end_connections(
         let far = far_end(peer)?;
         let to = far.map_or(0, |far| far.virtual_cluster);
         let allowed = tables.allowed.get(&AllowKey { from: me, to })?.is_some();
-        Ok(decide(classify(me, far), allowed))
+        let class = classify(me, far);
+        let is_held = mode_for(class, far, member.mode) == member.mode;
+        Ok(if is_held { decide(class, allowed) } else { Verdict::Pass })
     };
     let denied = |peer| verdict(peer).is_ok_and(|verdict| verdict != Verdict::Pass);
     let done = sockets::end_connections(directory, denied);

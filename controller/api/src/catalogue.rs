@@ -273,9 +273,11 @@ fn warnings(built: &[(&Document, Definition)], config: &Config) -> Vec<Problem> 
             warnings.push(document.problem("spec.members.namespaces", message));
         }
         let closed = definition.network.unknown == Unknown::Deny;
-        if closed && config.shared.is_empty() && config.shared_services.is_empty() {
-            let message = "is Deny, and BulkheadConfig names no shared services: in mode Enforce \
-                           its pods reach no DNS; add kube-system/kube-dns to sharedServices";
+        let is_dns = |it: &ServiceName| it.name.contains("dns");
+        if closed && config.shared.is_empty() && !config.shared_services.iter().any(is_dns) {
+            let message = "is Deny, and BulkheadConfig names no DNS among the shared services: in \
+                           mode Enforce its pods reach none; add kube-system/kube-dns to \
+                           sharedServices";
             warnings.push(document.problem("spec.network.unknown", message));
         }
         for unknown in definition.network.allow.iter().filter(|name| !names.contains(name)) {

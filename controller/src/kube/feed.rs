@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_api::Standing;
 use bulkhead_api::membership::{Bound, Memberships, Namespace};
-use bulkhead_core::Bindings;
+use bulkhead_core::{Bindings, Unknown};
 use tokio::sync::{mpsc, watch};
 
 use super::index::told::Key;
@@ -177,6 +177,9 @@ impl Feed {
         let bindings = bound.map(|(name, bound)| (name.clone(), bound.bindings.clone()));
         self.rules.bindings = Arc::new(Bindings(bindings.collect()));
         self.rules.policy = catalogue.policy;
+        let all = catalogue.virtual_clusters.values();
+        let closed = all.filter(|it| it.network.unknown == Unknown::Deny);
+        self.rules.closed = closed.map(|it| it.name.clone()).collect();
         let services = catalogue.shared_services.iter();
         self.rules.shared_services =
             services.map(|it| Key::new(it.namespace.as_str(), it.name.as_str())).collect();

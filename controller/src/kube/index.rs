@@ -40,6 +40,8 @@ pub(crate) struct Rules {
     pub(crate) shared_services: BTreeSet<Key>,
     /// Ranges that are told rather than found on Nodes.
     pub(crate) ranges: BTreeSet<AddressBlock>,
+    /// Virtual clusters that are closed to what is nobody's.
+    pub(crate) closed: BTreeSet<VirtualClusterName>,
 }
 
 /// Everything that is known of the cluster.
@@ -122,6 +124,9 @@ impl Index {
             self.dirty.services.extend(named.cloned());
         }
         self.dirty.ranges |= before.ranges != self.rules.ranges;
+        if before.closed != self.rules.closed {
+            self.dirty.services.extend(self.services.keys().cloned());
+        }
         self.dirty.shared |= before.shared_services != self.rules.shared_services;
         if before.bindings != self.rules.bindings {
             self.dirty.bindings = true;
@@ -196,6 +201,12 @@ impl Index {
         if self.dirty.ranges {
             self.of_nodes = Ranges::new(self.nodes.ranges());
             self.dirty.services.extend(self.services.with_external().cloned());
+        }
+        if !self.dirty.nodes.is_empty() {
+            let bound = self.rules.bindings.0.keys();
+            let services = bound.flat_map(|it| self.services.in_namespace(it));
+            let may_lead_on = services.filter(|it| self.services.written(it).next().is_some());
+            self.dirty.services.extend(may_lead_on);
         }
         let namespaces = std::mem::take(&mut self.dirty.namespaces);
         let dirty = std::mem::replace(&mut self.dirty, Dirty { namespaces, ..Dirty::default() });

@@ -168,7 +168,9 @@ impl Holders {
         let before: BTreeSet<IpAddr> = said.iter().flatten().copied().collect();
         let own = |address: &IpAddr| !address.is_loopback();
         let addresses = addresses.into_iter().map(|it| it.to_canonical()).filter(own);
-        said[says as usize] = addresses.collect();
+        let said_before = std::mem::replace(&mut said[says as usize], addresses.collect());
+        // Who says it counts, too.
+        self.touched.extend(said_before.symmetric_difference(&said[says as usize]));
         let now: BTreeSet<IpAddr> = said.iter().flatten().copied().collect();
         self.release(&before.difference(&now).copied().collect::<Vec<_>>(), &holder);
         self.hold(&now.difference(&before).copied().collect::<Vec<_>>(), &holder);
@@ -273,10 +275,20 @@ impl Holders {
         touched.iter().map(|node| (node.to_string(), there(node))).collect()
     }
 
-    /// Whether any node has this address for itself.
+    /// Whether any node has this address for itself. What only an agent says does not make a host's
+    /// of what the API server says is a pod's: a node that was lost could open others so, and one
+    /// that is gone may have had the address before the pod.
     fn is_host(&self, address: IpAddr) -> bool {
-        let held = self.by_address.get(&address);
-        held.is_some_and(|held| held.by.iter().any(|holder| matches!(holder, Holder::Node(_))))
+        let Some(held) = self.by_address.get(&address) else { return false };
+        let is_pods = held.by.iter().any(|holder| matches!(holder, Holder::Pod(_)));
+        held.by.iter().any(|holder| match holder {
+            Holder::Node(name) if is_pods => self
+                .nodes
+                .get(name)
+                .is_some_and(|said| said[Says::ApiServer as usize].contains(&address)),
+            Holder::Node(_) => true,
+            _ => false,
+        })
     }
 
     fn resolve(&self, address: IpAddr) -> Told {

@@ -203,6 +203,23 @@ fn a_node_is_told_its_own_pods_and_no_others_by_name() {
     assert_eq!((told("n1").len(), told("n2").len()), (0, 0));
 }
 
+/// Else a node that was lost, or one that is gone, would open a pod to everybody.
+#[test]
+fn what_only_an_agent_says_makes_no_pods_address_a_hosts() {
+    let place = Place::with(&[("a", &[], &[])]);
+    place.pods(&[("1", pod("n1", "a", &["10.0.0.1"]))]);
+    place.state.set_node_addresses("n2", ["10.0.0.1", "10.0.0.9"].map(address).into()).unwrap();
+    assert_eq!(place.addresses("n1", "a"), ["10.0.0.1"]);
+    assert_eq!(place.told("n1").node_addresses, [address("10.0.0.9")].into());
+    place.pods(&[("1", None)]);
+    assert_eq!(place.told("n1").node_addresses, ["10.0.0.1", "10.0.0.9"].map(address).into());
+    // What the API server says of the node itself holds.
+    place.pods(&[("1", pod("n1", "a", &["10.0.0.1"]))]);
+    let nodes = [("n2".to_owned(), Some([address("10.0.0.1")].into()))].into();
+    place.state.change_cluster(ClusterChange { nodes, ..ClusterChange::default() }).unwrap();
+    assert_eq!(place.addresses("n1", "a"), Vec::<String>::new());
+}
+
 #[test]
 fn a_pod_that_comes_is_news_for_its_node_only() {
     let place = Place::with(&[("a", &[], &[])]);
@@ -244,7 +261,8 @@ fn an_address_has_one_owner_whoever_says_what() {
     place.state.change_cluster(ClusterChange { services, ..ClusterChange::default() }).unwrap();
     assert_eq!(place.addresses("n", "b"), ["10.96.0.1"]);
     // A host's address is the host's.
-    place.state.set_node_addresses("n", [address("10.0.0.2")].into()).unwrap();
+    let nodes = [("n".to_owned(), Some([address("10.0.0.2")].into()))].into();
+    place.state.change_cluster(ClusterChange { nodes, ..ClusterChange::default() }).unwrap();
     assert_eq!(place.addresses("n", "c"), ["10.0.0.1"]);
     assert_eq!(place.told("n").node_addresses, [address("10.0.0.2")].into());
 }

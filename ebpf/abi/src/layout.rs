@@ -85,7 +85,8 @@ pub struct Prefix {
 pub struct FarEnd {
     /// Number of the virtual cluster that owns it; 0: none.
     pub virtual_cluster: u32,
-    /// [`FarEnd::NODE`] | [`FarEnd::SHARED`] | [`FarEnd::CLUSTER`] | [`FarEnd::PLAIN`].
+    /// [`FarEnd::NODE`] | [`FarEnd::SHARED`] | [`FarEnd::CLUSTER`] | [`FarEnd::PLAIN`] |
+    /// [`FarEnd::STALE`].
     pub flags: u32,
 }
 
@@ -99,6 +100,9 @@ impl FarEnd {
     /// Shared for no other reason than that it is of no virtual cluster: a virtual cluster may be
     /// closed to it. Only beside [`FarEnd::SHARED`], which programs that do not know this go by.
     pub const PLAIN: u32 = 1 << 3;
+    /// Inside the cluster's ranges while the controller is away and the operator lets pass what
+    /// it never told of: it may be a peer that came since. Only beside [`FarEnd::CLUSTER`].
+    pub const STALE: u32 = 1 << 4;
 }
 
 /// Which virtual cluster a cgroup belongs to, and how it is judged.

@@ -25,7 +25,7 @@ pub use layout::{
 pub use usage::{CONTROLS, CPU_WORDS, CgroupUsage, PRESSURES, UsageLayout};
 pub use verdict::{
     CLASSES, Class, DIRECTIONS, Direction, MODE_ENFORCE, MODE_OBSERVE, MODE_OFF, OUTCOMES, Outcome,
-    Verdict, classify, counted_as, decide,
+    Verdict, classify, counted_as, decide, mode_for,
 };
 
 /// The version of everything in this crate, checked when the agent loads an object and when it

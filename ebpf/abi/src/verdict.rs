@@ -104,6 +104,18 @@ pub const fn decide(class: Class, allowed: bool) -> Verdict {
     }
 }
 
+/// The mode by which a packet of that class is judged: nobody is kept from what may be a peer of
+/// his, of which nobody could tell, where the operator wants it so.
+#[inline(always)]
+pub const fn mode_for(class: Class, known: Option<FarEnd>, mode: u32) -> u32 {
+    match (class, known) {
+        (Class::Cluster, Some(far)) if far.flags & FarEnd::STALE != 0 && mode != MODE_OFF => {
+            MODE_OBSERVE
+        }
+        _ => mode,
+    }
+}
+
 /// As what a packet of that class is counted, once it was asked whether the pair is on the allow
 /// list.
 #[inline(always)]
@@ -148,6 +160,19 @@ mod tests {
         assert_eq!(counted_as(Class::Other, Some(far(8, 0)), true), Class::Other);
         let host = far(0, FarEnd::NODE | FarEnd::SHARED | FarEnd::PLAIN);
         assert_eq!(classify(7, Some(host)), Class::Node);
+    }
+
+    #[test]
+    fn what_may_be_a_new_peer_is_observed_while_nobody_can_tell() {
+        let stale = Some(far(0, FarEnd::CLUSTER | FarEnd::STALE));
+        assert_eq!(classify(7, stale), Class::Cluster);
+        assert_eq!(mode_for(Class::Cluster, stale, MODE_ENFORCE), MODE_OBSERVE);
+        assert_eq!(mode_for(Class::Cluster, stale, 99), MODE_OBSERVE);
+        assert_eq!(mode_for(Class::Cluster, stale, MODE_OFF), MODE_OFF);
+        let known = Some(far(0, FarEnd::CLUSTER));
+        assert_eq!(mode_for(Class::Cluster, known, MODE_ENFORCE), MODE_ENFORCE);
+        let other = Some(far(8, FarEnd::CLUSTER | FarEnd::STALE));
+        assert_eq!(mode_for(Class::Other, other, MODE_ENFORCE), MODE_ENFORCE);
     }
 
     #[test]

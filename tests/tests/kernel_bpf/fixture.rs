@@ -158,7 +158,7 @@ pub(crate) fn address(ip: IpAddr) -> Address {
     }
 }
 
-fn prefix(ip: &str, bits: u32) -> Prefix {
+pub(crate) fn prefix(ip: &str, bits: u32) -> Prefix {
     let ip: IpAddr = ip.parse().expect("an address");
     let prefix_len = if ip.is_ipv4() { 96 + bits } else { bits };
     Prefix { prefix_len, address: address(ip) }

@@ -8,7 +8,7 @@ use bulkhead_abi::{
 };
 use serde_json::json;
 
-use crate::fixture::{GREEN, Node, RED, address, at, ready, run};
+use crate::fixture::{GREEN, Node, RED, address, at, prefix, ready, run};
 
 fn both(host: &bulkhead_tests::sandbox::Host) -> [IpAddr; 2] {
     [host.v4.into(), host.v6.into()]
@@ -171,6 +171,34 @@ fn an_unknown_cgroup_reaches_only_this_host() {
     assert_eq!((&said["sent"], &said["errors"]), (&json!(3), &json!({})), "silently: {said}");
     assert_eq!(sink.finish().expect("sink")["received"], 0);
     assert_eq!(node.bpf.tables().counters.read_all().expect("read").len(), 2, "not counted");
+}
+
+/// Addresses inside the cluster of which the controller never told.
+#[test]
+fn while_the_controller_is_away_a_peer_that_may_be_new_is_reached_and_counted() {
+    let node = Node::bare();
+    node.join("green", GREEN, MODE_ENFORCE);
+    node.learn(node.green(), GREEN);
+    node.bpf.attach_all().expect("attach");
+    let (green, outsider) =
+        (node.traffic("green", node.green()), node.sandbox.outsider(node.red()));
+    let there = at(node.red().v4, 9000);
+    let send = || run(&green, &format!("udp-send --to {there} --count 10 --connected"));
+    let ranges = |flags| {
+        let far = FarEnd { virtual_cluster: 0, flags };
+        node.bpf.tables().prefixes.put(&[(prefix("10.77.0.0", 24), far)]).expect("write prefixes");
+    };
+    for (flags, arrive) in
+        [(FarEnd::CLUSTER, 0), (FarEnd::CLUSTER | FarEnd::STALE, 10), (FarEnd::CLUSTER, 0)]
+    {
+        ranges(flags);
+        let sink = ready(&outsider, &format!("udp-recv --bind {there}"));
+        send();
+        assert_eq!(sink.finish().expect("sink")["received"], arrive, "{flags}");
+    }
+    let counted = |outcome| node.cell("green", Direction::Egress, Class::Cluster, outcome).0;
+    assert_eq!((counted(Outcome::WouldDeny), counted(Outcome::Denied)), (10, 20));
+    assert_eq!(counted(Outcome::Passed), 0);
 }
 
 /// Here the third host is nobody's. Who may talk with such stands on the allow list.

@@ -1,13 +1,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bulkhead_abi::{AllowKey, Class, FarEnd, Verdict, classify, counted_as, decide};
+use bulkhead_abi::{
+    AllowKey, Class, FarEnd, MODE_ENFORCE, MODE_OBSERVE, Verdict, classify, counted_as, decide,
+    mode_for,
+};
 use proptest::prelude::*;
 
 use super::*;
 use crate::address::from_abi;
 use crate::amount::{Amount, BasisPoints, Bytes, NanoCores, Pids};
-use crate::binding::Unknown;
+use crate::binding::{OnStale, Unknown};
 use crate::control::{Control, ControlValue};
 use crate::desired::{self, DesiredNetwork};
 use crate::facts::{Fact, Snapshot};
@@ -85,7 +88,7 @@ fn a_virtual_cluster_that_only_names_members_limits_nothing_and_observes() {
     }
     assert_eq!(controls.len(), Control::ALL.len());
     let desired = compiled(snapshot(vec![virtual_cluster("a", 1, &[])]), &node());
-    assert_eq!(desired.network.members.values().next().unwrap().mode, bulkhead_abi::MODE_OBSERVE);
+    assert_eq!(desired.network.members.values().next().unwrap().mode, MODE_OBSERVE);
 }
 
 #[test]
@@ -222,6 +225,25 @@ fn who_is_closed_to_what_is_nobodys_is_not_on_the_allow_list() {
 }
 
 #[test]
+fn while_the_controller_is_away_what_it_never_told_of_passes_unless_that_is_denied() {
+    let mut facts = snapshot(vec![virtual_cluster("a", 1, &["10.1.0.7"])]);
+    facts.cluster_ranges = BTreeSet::from(["10.0.0.0/8".parse().unwrap()]);
+    let mode = |facts: &Snapshot, is_stale, address: &str| {
+        let mut index = Index::default();
+        index.apply(Fact::from(facts.clone())).unwrap();
+        index.apply(Fact::Stale(is_stale)).unwrap();
+        let network = compile(&index, &node()).unwrap().unwrap().network;
+        let far = look_up(&network, address.parse().unwrap());
+        mode_for(classify(2, far), far, MODE_ENFORCE)
+    };
+    assert_eq!(mode(&facts, false, "10.2.0.1"), MODE_ENFORCE);
+    assert_eq!(mode(&facts, true, "10.2.0.1"), MODE_OBSERVE);
+    assert_eq!(mode(&facts, true, "10.1.0.7"), MODE_ENFORCE, "it told of this one");
+    facts.policy.on_stale = OnStale::Deny;
+    assert_eq!(mode(&facts, true, "10.2.0.1"), MODE_ENFORCE);
+}
+
+#[test]
 fn a_prefix_as_wide_as_all_ipv6_does_not_speak_for_ipv4() {
     let mut facts = snapshot(vec![]);
     facts.cluster_ranges = BTreeSet::from(["::/0".parse().unwrap()]);
@@ -309,7 +331,7 @@ fn enforce_reaches_the_member_table() {
     let mut a = virtual_cluster("a", 1, &[]);
     a.network.mode = NetworkMode::Enforce;
     let network = compiled(snapshot(vec![a]), &node()).network;
-    assert_eq!(network.members.values().next().unwrap().mode, bulkhead_abi::MODE_ENFORCE);
+    assert_eq!(network.members.values().next().unwrap().mode, MODE_ENFORCE);
 }
 
 /// Few enough addresses that random blocks cover each other.

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_abi::{Address, AllowKey, FarEnd, MODE_ENFORCE, Member, Verdict, classify, decide};
+use bulkhead_abi::{
+    Address, AllowKey, FarEnd, MODE_ENFORCE, Member, Verdict, classify, decide, mode_for,
+};
 
 use super::{PROGRAMS, tables};
 use crate::address::{from_abi, to_abi};
@@ -185,7 +187,7 @@ pub fn admit(
 fn own(network: &DesiredNetwork, address: Address, number: u32) -> Option<FarEnd> {
     let exact = network.addresses.get(&address);
     let wider = look_up(&BTreeMap::new(), &network.prefixes, from_abi(address));
-    let flags = exact.or(wider.as_ref()).map_or(0, |far| without_plain(far.flags));
+    let flags = exact.or(wider.as_ref()).map_or(0, |far| without_plain(far.flags) & !FarEnd::STALE);
     let is_others = wider.is_some_and(|far| ![0, number].contains(&far.virtual_cluster));
     (flags & FarEnd::NODE == 0 && !is_others).then_some(FarEnd { virtual_cluster: number, flags })
 }
@@ -232,7 +234,9 @@ impl<'a> Denied<'a> {
         let passes = |far: Option<FarEnd>, allowed: &BTreeSet<AllowKey>| {
             let to = far.map_or(0, |far| far.virtual_cluster);
             let allowed = allowed.contains(&AllowKey { from: me, to });
-            decide(classify(me, far), allowed) == Verdict::Pass
+            let class = classify(me, far);
+            mode_for(class, far, member.mode) != member.mode
+                || decide(class, allowed) == Verdict::Pass
         };
         let (before, after) = (&self.observed.allowed, &self.desired.allowed);
         let disallowed = before.difference(after).any(|pair| pair.from == me);

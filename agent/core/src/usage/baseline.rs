@@ -15,6 +15,8 @@ pub struct Baselines {
     /// Pods that ran already, whose network counters began at zero when they became their virtual
     /// cluster's. Not kept over a restart: another agent cannot know what was booked since.
     pub new_counters: BTreeSet<CgroupId>,
+    /// Pods that were a virtual cluster's and are nobody's. Not kept over a restart.
+    pub left: BTreeSet<CgroupId>,
 }
 
 /// Where counting began for one pod.
@@ -68,11 +70,22 @@ impl Baseline {
 }
 
 impl Baselines {
-    /// A pod that begins to run is its virtual cluster's from the first.
+    /// A pod begins to run. It is its virtual cluster's from the first, unless its cgroup was
+    /// another's or nobody's before: then it is counted from when that is seen.
     pub fn begin(&mut self, cgroup: CgroupId, number: VirtualClusterNumber) {
-        let known = self.by_cgroup.get(&cgroup);
-        if known.is_none_or(|known| known.number != number) {
-            self.by_cgroup.insert(cgroup, Baseline::whole(number));
+        if self.left.contains(&cgroup) {
+            self.counters_begin(cgroup);
+        } else {
+            self.by_cgroup.entry(cgroup).or_insert_with(|| Baseline::whole(number));
+        }
+    }
+
+    /// A pod's network counters ended, after they were booked: while it is nobody's, nothing of it
+    /// is anybody's.
+    pub fn counters_end(&mut self, cgroup: CgroupId) {
+        self.new_counters.remove(&cgroup);
+        if self.by_cgroup.remove(&cgroup).is_some() {
+            self.left.insert(cgroup);
         }
     }
 
@@ -84,6 +97,7 @@ impl Baselines {
     /// Forgets cgroups that are gone.
     pub fn retain(&mut self, alive: &BTreeSet<CgroupId>) {
         self.new_counters.retain(|cgroup| alive.contains(cgroup));
+        self.left.retain(|cgroup| alive.contains(cgroup));
         self.by_cgroup.retain(|cgroup, _| alive.contains(cgroup));
     }
 }

@@ -58,6 +58,7 @@ pub fn account_pods(
             let network = seen.network.as_deref().filter(|_| !is_new);
             let baseline = baseline(sample, &seen.cgroup_counters, network, owner.number);
             baselines.by_cgroup.insert(*cgroup, baseline);
+            baselines.left.remove(cgroup);
         }
         let Some(baseline) = baselines.by_cgroup.get(cgroup) else {
             continue;
@@ -208,6 +209,24 @@ mod tests {
         let after = books.pass(&sample(13 * SECOND, 1_205, 703), Some(("b", 2)));
         assert_eq!(of(&after, Meter::CPU_USAGE), [("b", 12 * SECOND, 5)]);
         assert_eq!(of(&after, own_bytes()), [("b", 12 * SECOND, 3)]);
+    }
+
+    /// Its counters went when it left, and began again when it came back.
+    #[test]
+    fn a_pod_that_leaves_and_comes_back_owes_for_all_packets_and_for_no_time_between() {
+        let mut books = Rig::default();
+        books.0.baselines.begin(POD, VirtualClusterNumber::new(1).unwrap());
+        books.pass(&sample(10 * SECOND, 1_000, 500), Some(("a", 1)));
+        books.0.baselines.counters_end(POD);
+        books.pass(&sample(11 * SECOND, 5_000, 0), None);
+        books.0.baselines.counters_begin(POD);
+        books.0.baselines.begin(POD, VirtualClusterNumber::new(1).unwrap());
+        let back = books.pass(&sample(12 * SECOND, 9_000, 7), Some(("a", 1)));
+        assert_eq!(of(&back, own_bytes()), [("a", 12 * SECOND, 7)], "a series of its own");
+        assert_eq!(of(&back, Meter::CPU_USAGE), [("a", 12 * SECOND, 0)]);
+        let after = books.pass(&sample(13 * SECOND, 9_100, 9), Some(("a", 1)));
+        assert_eq!(of(&after, own_bytes()), [("a", 12 * SECOND, 9)]);
+        assert_eq!(of(&after, Meter::CPU_USAGE), [("a", 12 * SECOND, 100)]);
     }
 
     #[test]

@@ -7,15 +7,20 @@ use nix::ifaddrs::getifaddrs;
 
 use super::error::ProbeError;
 
+/// Devices on which proxies keep the addresses of Services, so that the kernel takes packets to them
+/// for its own: these are no host's. kube-proxy in mode ipvs, and kube-router.
+const OF_SERVICES: [&str; 2] = ["kube-ipvs0", "kube-dummy-if"];
+
 /// Every address of every interface of this network namespace, which must be the host's: bridges
-/// (gateways of pods) and tunnel devices included.
+/// (gateways of pods) and tunnel devices included, and those of Services left out.
 pub fn host_addresses() -> Result<BTreeSet<IpAddr>, ProbeError> {
     let interfaces = getifaddrs().map_err(|errno| ProbeError::Addresses { errno })?;
     let address = |address: nix::sys::socket::SockaddrStorage| {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     };
-    Ok(interfaces.filter_map(|interface| address(interface.address?)).collect())
+    let hosts = interfaces.filter(|it| !OF_SERVICES.contains(&it.interface_name.as_str()));
+    Ok(hosts.filter_map(|interface| address(interface.address?)).collect())
 }
 
 #[cfg(test)]

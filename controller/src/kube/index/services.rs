@@ -83,6 +83,33 @@ impl Services {
         self.external.get(&address).into_iter().flatten()
     }
 
+    /// Addresses behind a Service that are no pod's of which it is known whose it is: somebody
+    /// wrote them down, or the pod is not known yet.
+    pub(crate) fn written(&self, key: &Key) -> impl Iterator<Item = IpAddr> {
+        let all = self.all.get(key).into_iter().flat_map(|it| &it.backends);
+        let written = all.filter(|(backend, (_, whose))| match whose {
+            Whose::Of(_) => false,
+            Whose::Plain => backend.pod.is_none(),
+            Whose::Unclear => true,
+        });
+        written.map(|(backend, _)| backend.address)
+    }
+
+    /// Whether anything behind a Service is of no virtual cluster.
+    pub(crate) fn has_plain(&self, key: &Key) -> bool {
+        self.all.get(key).is_some_and(|it| it.tally.contains_key(&Whose::Plain))
+    }
+
+    /// Whether a Service listens at this address, cluster address or external one.
+    pub(crate) fn is_frontend(&self, address: IpAddr) -> bool {
+        self.is_cluster_address(address) || self.external.contains_key(&address)
+    }
+
+    /// Services that have this address behind them.
+    fn in_front_of(&self, address: IpAddr) -> impl Iterator<Item = &Key> {
+        self.with_backend.get(&address).into_iter().flatten()
+    }
+
     /// Whether it is a Service's cluster address.
     pub(crate) fn is_cluster_address(&self, address: IpAddr) -> bool {
         self.cluster.contains_key(&address)
@@ -95,6 +122,9 @@ impl Services {
             return Vec::new();
         }
         let mut touched = self.remove(key.clone());
+        for address in service.cluster.iter().chain(&service.external) {
+            touched.extend(self.in_front_of(*address).cloned());
+        }
         for address in &service.cluster {
             *self.cluster.entry(*address).or_default() += 1;
             touched.extend(self.external_at(*address).cloned());
@@ -113,6 +143,9 @@ impl Services {
         let Some(service) = self.all.get_mut(&key).and_then(|known| known.service.take()) else {
             return vec![key];
         };
+        for address in service.cluster.iter().chain(&service.external) {
+            touched.extend(self.in_front_of(*address).cloned());
+        }
         for address in &service.cluster {
             touched.extend(self.external_at(*address).cloned());
             if let Some(count) = self.cluster.get_mut(address) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use bulkhead_core::AddressBlock;
+use bulkhead_core::{AddressBlock, VirtualClusterName};
 
 use super::services::Whose;
 use super::told::Key;
@@ -68,6 +68,8 @@ impl Index {
             cluster::Service {
                 owner: match self.services.whose(key, &self.rules.bindings) {
                     _ if self.is_shared(key) => cluster::Owner::Shared,
+                    _ if self.leads_on(key) => cluster::Owner::Nobody,
+                    Whose::Of(name) if self.opens(key, &name) => cluster::Owner::Nobody,
                     Whose::Of(name) => cluster::Owner::VirtualCluster((*name).clone()),
                     Whose::Plain => cluster::Owner::Plain,
                     Whose::Unclear => cluster::Owner::Nobody,
@@ -77,6 +79,21 @@ impl Index {
             }
         });
         (key.to_string(), shown)
+    }
+
+    /// Whether a virtual cluster's Service leads to a node or to another Service, by endpoints that
+    /// somebody wrote: what is behind that is not known, and may be another virtual cluster's node
+    /// port.
+    fn leads_on(&self, key: &Key) -> bool {
+        let is_bound = self.rules.bindings.0.contains_key(&*key.namespace);
+        let is_nodes = |address| self.nodes.values().any(|it| it.addresses.contains(&address));
+        let leads = |address| self.services.is_frontend(address) || is_nodes(address);
+        is_bound && self.services.written(key).any(leads)
+    }
+
+    /// Whether it leads members to what is nobody's, though their virtual cluster is closed to it.
+    fn opens(&self, key: &Key, name: &VirtualClusterName) -> bool {
+        self.rules.closed.contains(name) && self.services.has_plain(key)
     }
 
     pub(super) fn shown_node(&self, name: &Arc<str>) -> (String, Option<BTreeSet<IpAddr>>) {

@@ -252,7 +252,7 @@ fn pods_of_the_hosts_network_hold_no_address_and_own_what_they_serve() {
     applied(&mut index, &mut told, events);
     assert!(told.pod("a-h").host_network);
     assert_eq!(*told.owner_of("a/s"), of("a"));
-    assert_eq!(*told.owner_of("b/t"), of("b"), "another's pod cannot be named");
+    assert_eq!(*told.owner_of("b/t"), Owner::Nobody, "another's pod cannot be named");
     assert_eq!(told.0.nodes["n1"], Some(BTreeSet::from([ip("192.168.0.1")])));
 }
 

@@ -115,3 +115,70 @@ fn node_ports_are_whose_the_backends_are() {
     applied(&mut index, &mut told, [moved]);
     assert_eq!(shown(&told, "b/trap").1, BTreeSet::from([port(30_007)]));
 }
+
+/// What is behind a node's port or another Service's address is somebody else's to say.
+#[test]
+fn endpoints_that_lead_to_a_node_or_to_another_service_are_nobodys() {
+    let (mut index, mut told) = listed();
+    let node = Node {
+        name: "n2".into(),
+        addresses: BTreeSet::from([ip("192.168.0.2")]),
+        ranges: BTreeSet::from(["10.1.0.0/16".parse().unwrap()]),
+        ..Node::default()
+    };
+    let load_balanced =
+        Service { external: vec![ip("203.0.113.7")], ..service("b", "web", "10.96.0.2") };
+    let events = [
+        Event::Node(Change::Applied(node)),
+        put(pod("a", "1", "10.1.0.1")),
+        Event::Service(Change::Applied(service("a", "trap", "10.96.0.9"))),
+        Event::Service(Change::Applied(service("plain", "kubelet", "10.96.0.8"))),
+        Event::Slice(Change::Applied(slice("plain", "kubelet", &[("192.168.0.2", None)]))),
+        Event::Service(Change::Applied(load_balanced)),
+    ];
+    applied(&mut index, &mut told, events);
+    for (backends, owner) in [
+        (&[("192.168.0.2", None)][..], Owner::Nobody),
+        (&[("10.1.0.1", Some("1"))], of("a")),
+        (&[("10.1.0.1", Some("1")), ("192.168.0.2", None)], Owner::Nobody),
+        (&[("10.1.0.1", Some("1")), ("192.168.0.2", Some("not-there"))], Owner::Nobody),
+        (&[("10.96.0.2", None)], Owner::Nobody),
+        (&[("203.0.113.7", None)], Owner::Nobody),
+        (&[("198.51.100.1", None)], Owner::Plain),
+    ] {
+        let endpoints = slice("a", "trap", backends);
+        applied(&mut index, &mut told, [Event::Slice(Change::Applied(endpoints))]);
+        assert_eq!(*told.owner_of("a/trap"), owner, "{backends:?}");
+    }
+    assert_eq!(*told.owner_of("plain/kubelet"), Owner::Plain, "an operator's own");
+    // Whoever comes later.
+    let endpoints = slice("a", "trap", &[("10.96.0.77", None), ("10.1.0.1", Some("1"))]);
+    applied(&mut index, &mut told, [Event::Slice(Change::Applied(endpoints))]);
+    assert_eq!(*told.owner_of("a/trap"), of("a"));
+    let later = Event::Service(Change::Applied(service("b", "later", "10.96.0.77")));
+    applied(&mut index, &mut told, [later]);
+    assert_eq!(*told.owner_of("a/trap"), Owner::Nobody);
+    applied(&mut index, &mut told, [Event::Service(Change::Gone(Key::new("b", "later")))]);
+    assert_eq!(*told.owner_of("a/trap"), of("a"));
+}
+
+/// Else one pod of one's own among them would open them all.
+#[test]
+fn a_service_before_own_and_plain_pods_is_not_its_own_for_who_is_closed_to_plain_ones() {
+    let (mut index, mut told) = listed();
+    let both = slice("a", "web", &[("10.1.0.1", Some("1")), ("10.1.0.3", None)]);
+    let events = [
+        put(pod("a", "1", "10.1.0.1")),
+        put(pod("plain", "3", "10.1.0.3")),
+        Event::Service(Change::Applied(service("a", "web", "10.96.0.9"))),
+        Event::Slice(Change::Applied(both)),
+    ];
+    applied(&mut index, &mut told, events);
+    assert_eq!(*told.owner_of("a/web"), of("a"));
+    index.set_rules(Rules { closed: BTreeSet::from(["a".parse().unwrap()]), ..rules() });
+    told.take(&mut index);
+    assert_eq!(*told.owner_of("a/web"), Owner::Nobody);
+    index.set_rules(rules());
+    told.take(&mut index);
+    assert_eq!(*told.owner_of("a/web"), of("a"));
+}
