@@ -3,25 +3,20 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bulkhead_core::{Fact, LocalPods};
 use bulkhead_proto::v1;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 use crate::admin::{self, Admin, PodsStatus};
 use crate::args::{Places, RunArgs};
+use crate::contact::Contact;
 use crate::health;
 use crate::journal::Reader;
 use crate::owner::Event;
 use crate::report::{self, ReportEvent, ReportOptions};
-
-/// How long the controller may be away before what it said last may be out of date. Its own
-/// restart takes less.
-const STALE_AFTER: Duration = Duration::from_secs(30);
 
 /// Events of the stream that may wait for being carried on.
 const WAITING_EVENTS: usize = 64;
@@ -132,57 +127,27 @@ async fn serve(edge: Edge, places: &Places, args: &RunArgs) -> Result<()> {
     }
 }
 
-/// Whether the controller is heard of.
-enum Contact {
-    Here,
-    /// Not since then, or since the start.
-    Away(Instant),
-    /// Not for so long that what it said last may be out of date.
-    Stale,
-}
-
-/// Carries what the stream says to the owner, until the stream ends; and that it says nothing, when
-/// that has lasted.
+/// Carries what the stream says to the owner, until the stream ends; and when what it said last may
+/// be out of date.
 async fn carry(
     mut inbox: mpsc::Receiver<ReportEvent>,
     owner: &Sender<Event>,
     connect: &watch::Sender<bool>,
 ) {
-    let mut contact = Contact::Away(Instant::now());
+    let mut contact = Contact::new();
     loop {
-        let lasted = async {
-            match contact {
-                Contact::Away(since) => tokio::time::sleep_until(since + STALE_AFTER).await,
-                Contact::Here | Contact::Stale => std::future::pending().await,
-            }
-        };
-        let event = tokio::select! {
-            event = inbox.recv() => event,
-            () = lasted => {
-                contact = Contact::Stale;
-                if owner.send(Event::Learn(Fact::Stale(true))).is_err() {
-                    return;
+        let (event, stale) = tokio::select! {
+            event = inbox.recv() => match event {
+                Some(event) => {
+                    let stale = contact.hear(&event);
+                    (for_the_owner(event, connect), stale)
                 }
-                continue;
-            }
+                None => return,
+            },
+            stale = contact.lasted() => (None, Some(stale)),
         };
-        let Some(event) = event else { return };
-        let heard = match (&event, &contact) {
-            (ReportEvent::Connected { .. }, Contact::Stale) => {
-                contact = Contact::Here;
-                Some(Event::Learn(Fact::Stale(false)))
-            }
-            (ReportEvent::Connected { .. }, _) => {
-                contact = Contact::Here;
-                None
-            }
-            (ReportEvent::Away { .. }, Contact::Here) => {
-                contact = Contact::Away(Instant::now());
-                None
-            }
-            _ => None,
-        };
-        for event in heard.into_iter().chain(for_the_owner(event, connect)) {
+        let stale = stale.map(|is_stale| Event::Learn(Fact::Stale(is_stale)));
+        for event in event.into_iter().chain(stale) {
             if owner.send(event).is_err() {
                 return;
             }
@@ -220,57 +185,5 @@ pub fn for_the_owner(event: ReportEvent, connect: &watch::Sender<bool>) -> Optio
             tracing::error!(what, "the journal is damaged");
             None
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-
-    fn away() -> ReportEvent {
-        ReportEvent::Away { since: SystemTime::UNIX_EPOCH, reason: "gone".to_owned() }
-    }
-
-    fn stale(events: &std::sync::mpsc::Receiver<Event>) -> Vec<bool> {
-        let said = events.try_iter().filter_map(|event| match event {
-            Event::Learn(Fact::Stale(is_stale)) => Some(is_stale),
-            _ => None,
-        });
-        said.collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_said_is_out_of_date_when_nobody_was_heard_of_for_half_a_minute() {
-        let (send, inbox) = mpsc::channel(4);
-        let (owner, events) = std::sync::mpsc::channel();
-        let (connect, _connected) = watch::channel(false);
-        let carried = tokio::spawn(async move { carry(inbox, &owner, &connect).await });
-        let pass = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
-        pass(29).await;
-        assert!(stale(&events).is_empty());
-        pass(2).await;
-        assert_eq!(stale(&events), [true], "it was not heard of since the start");
-        let connected = || ReportEvent::Connected {
-            since: SystemTime::UNIX_EPOCH,
-            controller_version: "1".into(),
-        };
-        send.send(connected()).await.unwrap();
-        pass(60).await;
-        assert_eq!(stale(&events), [false]);
-        // A restart of the controller; that it is still away is no news.
-        send.send(away()).await.unwrap();
-        pass(20).await;
-        send.send(away()).await.unwrap();
-        pass(5).await;
-        send.send(connected()).await.unwrap();
-        pass(60).await;
-        assert!(stale(&events).is_empty());
-        send.send(away()).await.unwrap();
-        pass(31).await;
-        assert_eq!(stale(&events), [true]);
-        drop(send);
-        carried.await.unwrap();
     }
 }

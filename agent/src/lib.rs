@@ -5,6 +5,7 @@ pub mod args;
 pub mod checkpoint;
 pub mod clock;
 pub mod command;
+mod contact;
 pub mod cycle;
 pub mod edge;
 pub mod faults;
