@@ -103,6 +103,7 @@ pub fn virtual_cluster(choices: &mut Choices<'_>) -> VirtualCluster {
         network: NetworkPolicy {
             mode: choices.of([NetworkMode::Observe, NetworkMode::Off, NetworkMode::Enforce]),
             allow: (0..choices.below(3)).map(|_| name(choices)).collect(),
+            unknown: choices.of([Unknown::Allow, Unknown::Deny]),
         },
         node_ports: (0..choices.below(3)).map(|_| node_port(choices)).collect(),
     }
@@ -140,6 +141,7 @@ pub fn snapshot(choices: &mut Choices<'_>, generation: u64) -> Snapshot {
         snapshot.virtual_clusters.insert(cluster.name.clone(), cluster);
     }
     snapshot.shared = (0..choices.below(3)).map(|_| block(choices)).collect();
+    snapshot.plain = (0..choices.below(3)).map(|_| block(choices)).collect();
     snapshot.cluster_ranges = (0..choices.below(3)).map(|_| block(choices)).collect();
     snapshot.node_addresses = (0..choices.below(3)).map(|_| address(choices)).collect();
     for _ in 0..choices.below(3) {
