@@ -6,8 +6,10 @@ use super::install::{Installed, TEAMS};
 use super::pods::Pod;
 
 /// Asks a pod of its own, and one of another virtual cluster, until a file is there; a line each.
+/// What is refused is lost at once; what is dropped for a moment TCP makes up for, so this shows no
+/// gap of less than its patience. A runtime that starts keeps an emulated node busy for ten seconds.
 const LOOP: &str = "rm -f /tmp/stop /tmp/probes; setsid sh -c 'while [ ! -e /tmp/stop ]; do \
-                    if wget -q -T 8 -O /dev/null http://OWN:8080/; then echo own; else echo LOST; fi; \
+                    if wget -q -T 20 -O /dev/null http://OWN:8080/; then echo own; else echo LOST; fi; \
                     if wget -q -T 2 -O /dev/null http://OTHER:8080/; then echo REACHED; else echo refused; fi; \
                     sleep 0.2; done >/tmp/probes 2>/dev/null' >/dev/null 2>&1 </dev/null &";
 
