@@ -110,7 +110,7 @@ const CHECKS: &[Check] = &[
     (
         "who-is-closed-to-plain-pods-reaches-none",
         checks::enforce::who_is_closed_to_plain_pods_reaches_none,
-        Short,
+        Full,
     ),
     ("probes-stay-up", checks::enforce::probes_stay_up, Short),
     ("forged-labels-change-nothing", checks::identity::forged_labels_change_nothing, Short),

@@ -17,7 +17,7 @@ stage features 120 sh -c './bulkhead-agent @ASK@ >/results/features.json'
 for names in names/*; do
 	name=${names#names/}
 	# shellcheck disable=SC2046 # names of tests have no spaces
-	stage "$name" 600 "./$name" @OPTIONS@ $(cat "$names")
+	stage "$name" 1200 "./$name" @OPTIONS@ $(cat "$names")
 done
 [ @SHOWS@ = yes ] || exit 0
 stage demo 600 ./bh-demo --on vm --patience @PATIENCE@ --report /results/demo.json

@@ -22,7 +22,7 @@ use crate::lab::{self, Guest, LabRun};
 const SCRIPT: &str = include_str!("in_vm.sh");
 
 /// When the machine is ended, whatever it does.
-const TIMEOUT: Duration = Duration::from_mins(30);
+const TIMEOUT: Duration = Duration::from_mins(40);
 
 /// What runs in one node of the lab.
 #[derive(Clone, Copy)]
