@@ -7,7 +7,7 @@ use crate::cluster::install::{Installed, PLAIN, TEAMS};
 use crate::cluster::pods::{Answer, places};
 
 /// How many requests nobody may receive a packet of.
-const TRIES: usize = 10;
+const TRIES: usize = 5;
 
 /// Both virtual clusters are set to Enforce, and say that they are enforced.
 pub(crate) fn stands(on: &Installed<'_>) -> Result<()> {
